@@ -1,0 +1,122 @@
+"""Argument checks. The keyword is the name in the message: `positive(steps=0)` speaks of `steps`."""
+
+import math
+from collections.abc import Collection
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+
+def positive(**values: float) -> None:
+    """Raise unless every value is a finite number above zero."""
+    for name, value in values.items():
+        if not _number(value) or not value > 0:
+            raise ValueError(f"Expected {name} > 0, got {value!r}")
+
+
+def nonnegative(**values: float) -> None:
+    """Raise unless every value is a finite number, zero or above."""
+    for name, value in values.items():
+        if not _number(value) or not value >= 0:
+            raise ValueError(f"Expected {name} >= 0, got {value!r}")
+
+
+def count(*, low: int = 1, high: int | None = None, **values: int) -> None:
+    """Raise unless every value is an integer from `low` to `high`."""
+    for name, value in values.items():
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not whole or value < low or (high is not None and value > high):
+            limits = f">= {low}" if high is None else f"from {low} to {high}"
+            raise ValueError(f"Expected {name} to be an integer {limits}, got {value!r}")
+
+
+def unit_interval(**values: float) -> None:
+    """Raise unless every value lies strictly between 0 and 1."""
+    for name, value in values.items():
+        if not _number(value) or not 0 < value < 1:
+            raise ValueError(f"Expected {name} strictly between 0 and 1, got {value!r}")
+
+
+def one_of(options: Collection[str], **values: str) -> None:
+    """Raise unless every value is one of the options."""
+    for name, value in values.items():
+        if value not in options:
+            raise ValueError(f"Expected {name} to be one of {', '.join(options)}, got {value!r}")
+
+
+def finite(**tensors: Tensor) -> None:
+    """Raise if a tensor holds NaN or infinity; the message says in how many samples."""
+    for name, tensor in tensors.items():
+        bad = ~torch.isfinite(tensor.detach())
+        if bool(bad.any()):
+            rows = int(bad.reshape(len(bad), -1).any(1).sum()) if tensor.ndim else 1
+            of = f"{rows} of {len(tensor)} samples" if tensor.ndim else "a scalar"
+            raise ValueError(f"Expected {name} to be finite, got NaN or infinity in {of}")
+
+
+def floating(**tensors: Tensor) -> None:
+    """Raise unless every tensor is a floating-point batch (n, …) with at least one entry a sample."""
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"Expected {name} to be a torch.Tensor, got {type(tensor).__name__}")
+        if not tensor.is_floating_point():
+            raise TypeError(f"Expected {name} to be a floating-point tensor, got {tensor.dtype}")
+        if tensor.ndim < 2 or tensor[:1].numel() == 0:
+            raise ValueError(
+                f"Expected {name} to be a non-empty batch (n, …), got shape {tuple(tensor.shape)}"
+            )
+
+
+def heatmaps(**tensors: Tensor) -> None:
+    """Raise unless every tensor is a finite floating-point batch (n, h, w)."""
+    floating(**tensors)
+    for name, tensor in tensors.items():
+        if tensor.ndim != 3:
+            raise ValueError(
+                f"Expected {name} to be heatmaps (n, h, w), got shape {tuple(tensor.shape)}"
+            )
+    finite(**tensors)
+
+
+def pixels(**tensors: Tensor) -> None:
+    """Raise unless every entry lies in [0, 1]."""
+    for name, tensor in tensors.items():
+        low, high = (float(v) for v in torch.aminmax(tensor.detach()))
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"Expected {name} to be pixels in [0, 1], got [{low:.4g}, {high:.4g}]")
+
+
+def same_shape(**tensors: Tensor) -> None:
+    """Raise unless all tensors have one shape."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) > 1:
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"Expected {' and '.join(shapes)} to have one shape, got {listed}")
+
+
+def labelled(x: Tensor, y: Tensor) -> None:
+    """Raise unless `x` is a finite batch and `y` one int64 label for each of its rows."""
+    floating(x=x)
+    if not isinstance(y, Tensor) or y.dtype != torch.int64:
+        kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        raise TypeError(f"Expected y to be an int64 tensor, got {kind}")
+    if y.shape != (len(x),):
+        raise ValueError(f"Expected y of shape ({len(x)},), got {tuple(y.shape)}")
+    finite(x=x)
+
+
+def logits(scores: Tensor, y: Tensor) -> None:
+    """Raise unless the model gave logits (n, classes) and every label is one of the classes."""
+    if scores.ndim != 2 or len(scores) != len(y):
+        raise ValueError(
+            f"Expected model(x) to be logits ({len(y)}, classes), got shape {tuple(scores.shape)}"
+        )
+    classes = scores.shape[1]
+    outside = (y < 0) | (y >= classes)
+    if bool(outside.any()):
+        raise ValueError(f"Expected y from 0 to {classes - 1}, got {int(y[outside][0])}")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,31 @@
+"""Noise. Drawn on the generator's own device and moved, so that a CPU generator gives the same
+numbers to a run on the CPU and to a run on an accelerator."""
+
+import torch
+from torch import Tensor
+
+
+def normal_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise with the shape, dtype and device of `x`."""
+    return torch.randn(x.shape, generator=generator, **_place(x, generator)).to(x.device)
+
+
+def uniform_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
+    """Noise uniform on [-1, 1) with the shape, dtype and device of `x`."""
+    draw = torch.rand(x.shape, generator=generator, **_place(x, generator))
+    return (2 * draw - 1).to(x.device)
+
+
+def ball_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
+    """Points uniform in the unit l2 ball of each sample, in the shape of `x`.
+
+    A normal direction times a radius whose d-th power is uniform.
+    """
+    direction = normal_like(x, generator=generator).flatten(1)
+    direction = direction / direction.norm(dim=1, keepdim=True)
+    volume = torch.rand(len(x), generator=generator, **_place(x, generator)).to(x.device)
+    return (direction * volume[:, None] ** (1 / direction.shape[1])).view_as(x)
+
+
+def _place(x: Tensor, generator: torch.Generator | None) -> dict[str, torch.device | torch.dtype]:
+    return {"dtype": x.dtype, "device": x.device if generator is None else generator.device}

@@ -1,0 +1,80 @@
+"""The vocabulary of the package: what its functions take and return.
+
+Shapes are annotations. Tests check them at every call; in ordinary use they cost nothing.
+Axis names bind within one call, so `cosine(a: Inputs, b: Inputs)` says that the shapes agree.
+"""
+
+from collections.abc import Callable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Inputs: TypeAlias = Float[Tensor, "n *d"]
+"""Images or maps, one row per sample; images are pixels in [0, 1], shaped (n, channels, h, w)."""
+
+Labels: TypeAlias = Int[Tensor, " n"]
+"""Class indices, int64."""
+
+Logits: TypeAlias = Float[Tensor, "n classes"]
+"""Scores before the softmax."""
+
+Heatmaps: TypeAlias = Float[Tensor, "n h w"]
+"""Maps with the channels reduced to one non-negative number per pixel."""
+
+Masks: TypeAlias = Bool[Tensor, "n h w"]
+"""Sets of pixels."""
+
+PerSample: TypeAlias = Float[Tensor, " n"]
+"""One number per sample; whoever reports it does the averaging."""
+
+Norm: TypeAlias = Literal["l2", "linf"]
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """Logits of a batch; in eval mode row i of the result depends on row i of `x` only."""
+
+    def __call__(self, x: Tensor, /) -> Tensor: ...
+
+
+@runtime_checkable
+class Attribution(Protocol):
+    """One score per entry of `x` for the logit of class `y`; shape, dtype and device of `x`.
+
+    Differentiable in `x`, and twice in the weights, exactly when `x` requires grad.
+    """
+
+    def __call__(
+        self, model: Classifier, x: Tensor, y: Tensor, /, *, generator: torch.Generator | None = None
+    ) -> Tensor: ...
+
+
+Metric: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Similarity of two batches of maps, one value per sample; higher is more alike, best value 1."""
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """A point near `x`; the same point for the same state of the generator."""
+
+    def __call__(
+        self, model: Classifier, x: Tensor, y: Tensor, /, *, generator: torch.Generator | None = None
+    ) -> Tensor: ...
+
+
+@runtime_checkable
+class Term(Protocol):
+    """One summand of a training loss, one value per sample; `z` is the shared adversarial example."""
+
+    def __call__(
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        /,
+        *,
+        z: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor: ...
