@@ -1,0 +1,14 @@
+"""What the notebooks of the book need and nothing else does.
+
+- `budget` picks a small or a full amount of work,
+- `results` reads a table the benchmark wrote,
+- `source` shows the code of an object of this package,
+- `check` tests a reader's answer to an exercise.
+"""
+
+from attrlib.book._budget import budget
+from attrlib.book._exercises import WrongAnswer, check, exercises
+from attrlib.book._results import PROVENANCE, results
+from attrlib.book._source import source
+
+__all__ = ["PROVENANCE", "WrongAnswer", "budget", "check", "exercises", "results", "source"]

@@ -1,0 +1,43 @@
+"""Tables that the benchmark wrote, with where each row comes from."""
+
+from pathlib import Path
+
+import pandas as pd
+
+#: Columns every table in `results/` has: the commit and day (ISO 8601) of the run, the device,
+#: the versions of Python and torch ("python 3.11.2, torch 2.14.1"), and the seconds a row took.
+PROVENANCE = ("commit", "date", "device", "versions", "seconds")
+
+
+def results(name: str) -> pd.DataFrame:
+    """Return the table `results/<name>.csv`.
+
+    The folder `results` is looked for in the working directory, then in each folder above it,
+    then in the checkout this package is imported from.
+
+    Args:
+        name: File name without folder and ending, e.g. "speed".
+
+    Returns:
+        The rows of the table; the columns of `PROVENANCE` say how each was made.
+
+    Raises:
+        FileNotFoundError: If no such table exists; the message lists those that do.
+        ValueError: If the table lacks a column of `PROVENANCE` or has no row.
+    """
+    here = Path.cwd()
+    folders = [folder / "results" for folder in (here, *here.parents)]
+    folders.append(Path(__file__).resolve().parents[2] / "results")
+    tables = {table.stem: table for folder in reversed(folders) for table in folder.glob("*.csv")}
+    if name not in tables:
+        known = ", ".join(sorted(tables)) or "none"
+        raise FileNotFoundError(
+            f"Expected name to be a table in results/ (there: {known}), got {name!r}. "
+            "The tables come with the repository, not with the installed package."
+        )
+    frame = pd.read_csv(tables[name])
+    missing = [column for column in PROVENANCE if column not in frame.columns]
+    if missing or frame.empty:
+        flaw = f"no column {', '.join(missing)}" if missing else "no rows"
+        raise ValueError(f"Expected {name}.csv to have rows with {PROVENANCE}, got {flaw}")
+    return frame

@@ -1,0 +1,236 @@
+"""`attrlib.book`: what the notebooks use. The checks of each chapter are tested in tests/book."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from attrlib import attributions, book
+from attrlib.book import WrongAnswer, _exercises
+
+COLUMNS = "model,score,commit,date,device,versions,seconds\n"
+ROW = "natural,0.5,abc1234,2026-11-21,cpu,python 3.11 torch 2.14,1.5\n"
+
+
+# --- budget ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "amount"), [(None, 8), ("quick", 8), ("full", 500)])
+def test_budget_follows_the_environment(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, amount: int
+) -> None:
+    monkeypatch.delenv("ATTRLIB_BUDGET", raising=False)
+    if value is not None:
+        monkeypatch.setenv("ATTRLIB_BUDGET", value)
+    assert book.budget(quick=8, full=500) == amount
+
+
+@pytest.mark.parametrize("value", ["", "fast", "FULL"])
+def test_an_unknown_budget_is_an_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("ATTRLIB_BUDGET", value)
+    with pytest.raises(ValueError, match=f"Expected ATTRLIB_BUDGET .* got '{value}'"):
+        book.budget(quick=8, full=500)
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder `results`, and a working directory two levels below it."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "part" / "deeper").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "part" / "deeper")
+    return tmp_path / "results"
+
+
+def test_results_are_found_from_a_folder_below(tables: Path) -> None:
+    (tables / "grid.csv").write_text(COLUMNS + ROW)
+    frame = book.results("grid")
+    assert frame["score"].tolist() == [0.5]
+    assert set(book.PROVENANCE) <= set(frame.columns)
+
+
+def test_the_nearest_folder_wins(tables: Path) -> None:
+    (tables / "grid.csv").write_text(COLUMNS + ROW)
+    (tables.parent / "part" / "results").mkdir()
+    (tables.parent / "part" / "results" / "grid.csv").write_text(COLUMNS + ROW.replace("0.5", "9"))
+    assert book.results("grid")["score"].tolist() == [9]
+
+
+def test_an_unknown_table_names_the_known_ones(tables: Path) -> None:
+    (tables / "grid.csv").write_text(COLUMNS + ROW)
+    with pytest.raises(FileNotFoundError, match=r"there: .*grid.*, got 'grit'"):
+        book.results("grit")
+
+
+def test_a_table_without_provenance_is_an_error(tables: Path) -> None:
+    (tables / "grid.csv").write_text("model,score,commit,date,versions\nnatural,0.5,a,b,c\n")
+    with pytest.raises(ValueError, match=r"grid.csv .* got no column device, seconds"):
+        book.results("grid")
+
+
+def test_a_table_without_rows_is_an_error(tables: Path) -> None:
+    (tables / "grid.csv").write_text(COLUMNS)
+    with pytest.raises(ValueError, match=r"grid.csv .* got no rows"):
+        book.results("grid")
+
+
+# --- source ---------------------------------------------------------------------------------------
+
+
+def test_source_shows_the_code_without_its_docstring() -> None:
+    text = book.source(attributions.gradient).data
+    assert text.startswith("```python\n# attrlib/attributions.py\n")
+    assert text.endswith("\n```")
+    assert "def gradient(" in text
+    assert '"""' not in text
+    compile(text.removeprefix("```python\n").removesuffix("```"), "shown", "exec")
+
+
+def test_source_can_keep_the_docstring() -> None:
+    assert '"""' in book.source(attributions.gradient, docstring=True).data
+
+
+def test_source_names_a_file_once() -> None:
+    text = book.source(attributions.gradient, attributions.input_x_gradient, book.budget).data
+    assert text.count("# attrlib/attributions.py") == 1
+    assert text.index("def gradient(") < text.index("def input_x_gradient(")
+    assert text.index("# attrlib/book/_budget.py") < text.index("def budget(")
+
+
+def test_comments_and_strings_survive_when_docstrings_go() -> None:
+    code = textwrap.dedent('''\
+        class Rule:
+            """What it is.
+
+            More.
+            """
+
+            size: int = 3  # kept
+
+            def empty(self):
+                """Nothing but a docstring."""
+
+            def full(self):
+                r"""Raw."""
+                # also kept
+                return """not a docstring"""
+
+            def short(self): "On one line."
+        ''')
+    expected = textwrap.dedent('''\
+        class Rule:
+            size: int = 3  # kept
+
+            def empty(self):
+                ...
+
+            def full(self):
+                # also kept
+                return """not a docstring"""
+
+            def short(self): "On one line."''')
+    assert book._source._without_docstrings(code) == expected
+
+
+@pytest.mark.parametrize("thing", [torch.zeros, 3, book.PROVENANCE, Path, attributions])
+def test_source_refuses_what_is_not_ours(thing: object) -> None:
+    with pytest.raises(ValueError, match="Expected objects to be functions or classes of attrlib"):
+        book.source(thing)
+    with pytest.raises(ValueError, match="Expected objects to name at least one"):
+        book.source()
+
+
+# --- check ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def toy_chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chapter `toy-chapter` with one exercise about a function and one about a number."""
+    (tmp_path / "toy_chapter.py").write_text(
+        textwrap.dedent("""\
+        import torch
+
+        from attrlib.book._exercises import expect, expect_close, run
+
+        HINT = "Multiply."
+
+
+        def times_two(answer: object) -> str:
+            x = torch.tensor([1.0, -2.0])
+            got = run(answer, x, tried="x = (1, -2)", hint=HINT)
+            expect_close(got, 2 * x, tried="x = (1, -2)", hint=HINT)
+            return "Your function doubles its input."
+
+
+        def how_many(answer: object) -> str:
+            expect(answer == 3, tried="your number", expected="3", got=answer, hint="Count.")
+            return "There are three."
+
+
+        def _not_an_exercise(answer: object) -> str:
+            return ""
+        """)
+    )
+    monkeypatch.setattr(_exercises.checks, "__path__", [str(tmp_path)])
+
+
+@pytest.mark.usefixtures("toy_chapter")
+def test_a_right_answer_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    book.check("toy-chapter/times-two", lambda x: x + x)
+    book.check("toy-chapter/how-many", 3)
+    assert capsys.readouterr().out == (
+        "Correct. Your function doubles its input.\nCorrect. There are three.\n"
+    )
+
+
+def stub(x: torch.Tensor) -> torch.Tensor:
+    raise NotImplementedError("Exercise: Twice")
+
+
+def crash(x: torch.Tensor) -> torch.Tensor:
+    raise KeyError("weight")
+
+
+@pytest.mark.usefixtures("toy_chapter")
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda x: 3 * x, r"Expected: -4 at flat index 1.*Got: +-6\n.*Hint: +Multiply"),
+        (lambda x: x * torch.nan, r"Got: +nan"),
+        (lambda x: x.sum(), r"Expected: shape \(2,\)\n.*Got: +shape \(\)"),
+        (lambda x: 2.0, r"Expected: shape \(2,\)\n.*Got: +shape \(\)"),
+        (lambda x: None, r"Expected: a tensor\n.*Got: +NoneType"),
+        (lambda: None, r"Tried: +x = \(1, -2\).*Got: +TypeError: .*argument"),
+        (crash, r"Got: +KeyError: 'weight'"),
+        (stub, r"not written yet. Exercise: Twice"),
+        (5, r"Expected: a function\n.*Got: +5 \(int\)"),
+    ],
+)
+def test_a_wrong_answer_says_what_was_tried(answer: object, message: str) -> None:
+    with pytest.raises(WrongAnswer, match=f"(?s){message}"):
+        book.check("toy-chapter/times-two", answer)
+
+
+@pytest.mark.usefixtures("toy_chapter")
+def test_a_number_counts_as_a_tensor_without_axes() -> None:
+    _exercises.expect_close(0.25, torch.tensor(0.25), tried="", hint="")
+    with pytest.raises(WrongAnswer, match=r"Expected: +0.25\n"):
+        _exercises.expect_close(0.26, torch.tensor(0.25), tried="", hint="")
+
+
+@pytest.mark.usefixtures("toy_chapter")
+def test_jupyter_shows_the_message_and_no_stack() -> None:
+    with pytest.raises(WrongAnswer) as caught:
+        book.check("toy-chapter/how-many", 4)
+    assert caught.value._render_traceback_()[0].startswith("WrongAnswer: not yet.\n  Tried:")
+
+
+@pytest.mark.usefixtures("toy_chapter")
+@pytest.mark.parametrize("name", ["toy-chapter/times-three", "toy-chapter", "no-chapter/times-two"])
+def test_an_unknown_exercise_lists_the_known_ones(name: str) -> None:
+    known = "toy-chapter/how-many, toy-chapter/times-two"
+    with pytest.raises(ValueError, match=f"one of: {known}; got '{name}'"):
+        book.check(name, 3)
