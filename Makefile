@@ -1,0 +1,57 @@
+# All commands run in .venv, which the first of them sets up from requirements.lock.
+# PYTHON=/path/to/python3 makes .venv from that interpreter.
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PYTHON VENV
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book run serve lab test lint unit notebooks pages speed lock clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup:  ## set up .venv (every other command does it, too)
+	@bash tools/setup.sh
+
+book: setup  ## build the HTML book from the stored outputs
+	rm -rf _build/html _build/.doctrees
+	$(BIN)/jupyter-book build . -n -W --keep-going
+	@echo "The book is ready. Open $(CURDIR)/_build/html/index.html"
+
+run: setup  ## execute all chapters and store their outputs; CHAPTER=name for one
+	$(BIN)/python -m tools.execute $(CHAPTER)
+
+serve: setup  ## show the book in a browser
+	@test -e _build/html/index.html || $(MAKE) book
+	@echo "The book is at http://localhost:8000 (stop with Ctrl-C)"
+	@$(BIN)/python -m webbrowser -t http://localhost:8000 >/dev/null &
+	@$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+
+lab: setup  ## open the chapters in JupyterLab
+	$(BIN)/jupyter lab book
+
+test: lint unit notebooks pages  ## run every check
+
+lint: setup  ## style, types and direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: setup  ## tests of the package and of the project, examples in docstrings
+	$(BIN)/pytest tests attrlib --ignore=tests/book --doctest-modules --cov
+
+notebooks: setup  ## execute all chapters with the quick budget and check their claims
+	env -u ATTRLIB_BUDGET $(BIN)/pytest --nbval-lax --nbval-current-env book
+
+pages: setup  ## check notebooks, build and pages of the book
+	$(BIN)/pytest tests/book
+
+speed: setup  ## measure how fast the attributions are beside other libraries
+	$(BIN)/python -m tests.speed
+
+lock: setup  ## look for newer versions and write requirements.lock and environment.yml
+	$(BIN)/python -m tools.lock
+
+clean:  ## remove what was built, but not .venv
+	rm -rf _build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,43 @@
+"""Options and fixtures shared by all tests of the package."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="device the tests run on, such as cuda:0")
+    parser.addoption(
+        "--dtype",
+        default="float64",
+        choices=sorted(DTYPES),
+        help="floating point type of the tests; tolerances are meant for float64",
+    )
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture(scope="session")
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return DTYPES[request.config.getoption("--dtype")]
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A fresh generator, on the CPU whatever the device: the same numbers everywhere."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Make new tensors and models use the dtype of the run; doctests keep float32."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(before)
