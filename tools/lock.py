@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLATFORM = re.compile(r"(nvidia|cuda|triton)(-|$)|(appnope|colorama|pywin\w*)$")
-HEADER = "# Written by `python -m tools.lock`; what `make` installs. Python 3.11 to 3.14.\n"
+HEADER = "# Written by `python -m tools.lock`; what `make` installs.\n"
 
 
 def resolve() -> list[str]:

@@ -48,7 +48,7 @@ probe=$(mktemp -d)
 trap 'rm -rf "$probe"' EXIT
 "${pip[@]}" download --quiet --no-deps --retries 1 --timeout 20 --dest "$probe" \
     "$(grep -m 1 '^tqdm==' requirements.lock)" >"$probe/log" 2>&1 ||
-    stop "Expected a network from which pip can download, got: $(tail -n 1 "$probe/log")"
+    stop "Expected a network from which pip can download, got: $(grep ERROR "$probe/log" | tail -n 1)"
 
 printf '[2/3] Packages of requirements.lock (6.5 GB, about 3 minutes with a fast network)\n'
 "${pip[@]}" install --requirement requirements.lock ||
