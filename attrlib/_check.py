@@ -25,8 +25,7 @@ def nonnegative(**values: float) -> None:
 def count(*, low: int = 1, high: int | None = None, **values: int) -> None:
     """Raise unless every value is an integer from `low` to `high`."""
     for name, value in values.items():
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
-        if not whole or value < low or (high is not None and value > high):
+        if not _whole(value) or value < low or (high is not None and value > high):
             limits = f">= {low}" if high is None else f"from {low} to {high}"
             raise ValueError(f"Expected {name} to be an integer {limits}, got {value!r}")
 
@@ -119,4 +118,8 @@ def logits(scores: Tensor, y: Tensor) -> None:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+
+
+def _whole(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Integral)

@@ -1,5 +1,8 @@
-"""Noise. Drawn on the generator's own device and moved, so that a CPU generator gives the same
-numbers to a run on the CPU and to a run on an accelerator."""
+"""Noise from a generator.
+
+Drawn on the generator's own device and moved, so that a CPU generator gives the same numbers to a
+run on the CPU and to a run on an accelerator.
+"""
 
 import torch
 from torch import Tensor
@@ -7,12 +10,14 @@ from torch import Tensor
 
 def normal_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
     """Standard normal noise with the shape, dtype and device of `x`."""
-    return torch.randn(x.shape, generator=generator, **_place(x, generator)).to(x.device)
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=_place(x, generator)).to(
+        x.device
+    )
 
 
 def uniform_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
     """Noise uniform on [-1, 1) with the shape, dtype and device of `x`."""
-    draw = torch.rand(x.shape, generator=generator, **_place(x, generator))
+    draw = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=_place(x, generator))
     return (2 * draw - 1).to(x.device)
 
 
@@ -22,10 +27,13 @@ def ball_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
     A normal direction times a radius whose d-th power is uniform.
     """
     direction = normal_like(x, generator=generator).flatten(1)
-    direction = direction / direction.norm(dim=1, keepdim=True)
-    volume = torch.rand(len(x), generator=generator, **_place(x, generator)).to(x.device)
-    return (direction * volume[:, None] ** (1 / direction.shape[1])).view_as(x)
+    direction /= direction.norm(dim=1, keepdim=True)
+    volume = torch.rand(len(x), generator=generator, dtype=x.dtype, device=_place(x, generator)).to(
+        x.device
+    )
+    points: Tensor = direction * volume[:, None] ** (1 / direction.shape[1])
+    return points.view_as(x)
 
 
-def _place(x: Tensor, generator: torch.Generator | None) -> dict[str, torch.device | torch.dtype]:
-    return {"dtype": x.dtype, "device": x.device if generator is None else generator.device}
+def _place(x: Tensor, generator: torch.Generator | None) -> torch.device:
+    return x.device if generator is None else generator.device

@@ -260,7 +260,9 @@ def _gradient(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     return grad
 
 
-def _mean_gradient(model: Classifier, points: Iterable[Tensor], y: Tensor, *, like: Tensor) -> Tensor:
+def _mean_gradient(
+    model: Classifier, points: Iterable[Tensor], y: Tensor, *, like: Tensor
+) -> Tensor:
     total, count = torch.zeros_like(like), 0
     for point in points:
         total, count = total + _gradient(model, point, y), count + 1

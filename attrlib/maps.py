@@ -2,8 +2,10 @@
 
 from typing import Literal
 
+import torch
+
 from attrlib import _check
-from attrlib.types import Heatmaps, Inputs
+from attrlib.types import Heatmaps, Inputs, Masks
 
 HeatmapMode = Literal["abs_sum", "sum", "max_abs"]
 
@@ -40,3 +42,26 @@ def to_heatmap(a: Inputs, *, mode: HeatmapMode = "abs_sum") -> Heatmaps:
     if mode == "sum":
         return a.sum(1)
     return a.abs().sum(1) if mode == "abs_sum" else a.abs().amax(1)
+
+
+def topk_mask(a: Heatmaps, *, k: int) -> Masks:
+    """Return the set of the k highest pixels of each heatmap.
+
+    Args:
+        a: Heatmaps (n, h, w).
+        k: Pixels per set, 1 to h·w.
+
+    Returns:
+        Masks (n, h, w), true at exactly k pixels a row. Ties go to the lower index, row by row.
+
+    Raises:
+        ValueError: If `a` is not (n, h, w), `k` is out of range, or a map holds NaN.
+
+    >>> import torch
+    >>> topk_mask(torch.tensor([[[1.0, 3.0], [3.0, 3.0]]]), k=2).int().tolist()
+    [[[0, 1], [1, 0]]]
+    """
+    _check.heatmaps(a=a)
+    _check.count(k=k, high=a[0].numel() if len(a) else None)
+    order = a.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :k]
+    return torch.zeros_like(a, dtype=torch.bool).flatten(1).scatter(1, order, True).view_as(a)

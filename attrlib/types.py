@@ -47,7 +47,13 @@ class Attribution(Protocol):
     """
 
     def __call__(
-        self, model: Classifier, x: Tensor, y: Tensor, /, *, generator: torch.Generator | None = None
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        /,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Tensor: ...
 
 
@@ -60,7 +66,13 @@ class Attack(Protocol):
     """A point near `x`; the same point for the same state of the generator."""
 
     def __call__(
-        self, model: Classifier, x: Tensor, y: Tensor, /, *, generator: torch.Generator | None = None
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        /,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Tensor: ...
 
 

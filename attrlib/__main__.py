@@ -1,0 +1,157 @@
+"""Command line: `python -m attrlib COMMAND --help`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from attrlib import checkpoints, data, recipes, training
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a user's mistake ends in one line on stderr and exit status 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"attrlib {options.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="attrlib", description="Robust feature attributions.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    where = commands.add_parser("data", help="say what data and checkpoints are where")
+    where.set_defaults(run=_data)
+
+    fit = commands.add_parser("train", help="train a recipe and write its checkpoint")
+    fit.add_argument("recipe", help=f"one of: {', '.join(recipes.RECIPES)}")
+    fit.add_argument(
+        "--out", type=Path, help="file to write (default: runs/RECIPE-sSEED.safetensors)"
+    )
+    fit.add_argument("--seed", type=int, default=0, help="seed of weights, data order and noise")
+    _common(fit)
+    fit.set_defaults(run=_train)
+
+    score = commands.add_parser("evaluate", help="accuracy of a checkpoint")
+    score.add_argument("checkpoint", help="name of a shipped checkpoint, or a path")
+    score.add_argument("--split", choices=("train", "val", "test"), default="test")
+    _common(score)
+    score.set_defaults(run=_evaluate)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        default="full",
+        help="full or embedded Fashion-MNIST, or a folder of images as SPLIT/CLASS/IMAGE (default: full)",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, mps …")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="CPU threads; with 1 (default) a run repeats bit for bit on one machine",
+    )
+
+
+def _data(_: argparse.Namespace) -> None:
+    print("Fashion-MNIST, embedded")
+    for split in ("train", "val", "test"):
+        images = data.fashion_mnist(split)
+        print(f"  {split:5s} {len(images):6,d} images  {data.fingerprint(images)}")
+    folder = data.find_full()
+    print("Fashion-MNIST, full")
+    print(
+        f"  {folder}"
+        if folder
+        else "  not found: set ATTRLIB_DATA to the folder of its four idx "
+        "files, or install Debian's dataset-fashion-mnist, or let the first use download it"
+    )
+    print("Checkpoints (python -m attrlib train RECIPE makes one anew)")
+    for name in checkpoints.names():
+        for seed in checkpoints.seeds(name):
+            found = checkpoints.load(f"{name}-s{seed}")
+            print(
+                f"  {name}-s{seed}  test accuracy {found.metrics['test_accuracy']:.4f}, "
+                f"trained in {found.recipe['seconds']:.0f} s on {found.recipe['device']}"
+            )
+
+
+def _train(options: argparse.Namespace) -> None:
+    recipe = recipes.RECIPES.get(options.recipe)
+    if recipe is None:
+        raise ValueError(
+            f"Expected recipe to be one of {', '.join(recipes.RECIPES)}, got {options.recipe!r}"
+        )
+    device = _device(options)
+    splits = _splits(options.data)
+    path = options.out or Path("runs") / f"{recipe.name}-s{options.seed}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = recipes.fit(recipe, path, data=splits, seed=options.seed, device=device, progress=True)
+    print(f"{path}: " + ", ".join(f"{name} {value:.4f}" for name, value in made.metrics.items()))
+    if options.data == "full" and options.seed in _shipped_seeds(recipe.name):
+        print(_compare(made, checkpoints.load(f"{recipe.name}-s{options.seed}")))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    device = _device(options)
+    model = checkpoints.load(options.checkpoint).model
+    images = _splits(options.data, only=options.split)[options.split]
+    hits = training.evaluate(model, images, {"correct": training.correct}, device=device)["correct"]
+    error = float(hits.std()) / len(hits) ** 0.5
+    print(
+        f"accuracy {float(hits.mean()):.4f} ± {error:.4f} (one standard error), {len(hits):,} images"
+    )
+
+
+def _device(options: argparse.Namespace) -> torch.device:
+    if options.threads < 1:
+        raise ValueError(f"Expected --threads >= 1, got {options.threads}")
+    torch.set_num_threads(options.threads)
+    try:
+        return torch.zeros(1, device=options.device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"Expected --device of this machine, got {options.device!r}: {reason}"
+        ) from error
+
+
+def _splits(name: str, *, only: data.Split | None = None) -> dict[str, data.Images]:
+    wanted: tuple[data.Split, ...] = (only,) if only else ("train", "val", "test")
+    if name in ("full", "embedded"):
+        return {split: data.fashion_mnist(split, full=name == "full") for split in wanted}
+    folders = {split: Path(name) / split for split in wanted}
+    present = {split: folder for split, folder in folders.items() if folder.is_dir()}
+    if (only or "train") not in present:
+        raise FileNotFoundError(
+            "Expected --data to be full, embedded or a folder with "
+            f"{only or 'train'}/CLASS/IMAGE, got {name}"
+        )
+    return {split: data.image_folder(folder) for split, folder in present.items()}
+
+
+def _shipped_seeds(name: str) -> list[int]:
+    return checkpoints.seeds(name) if name in checkpoints.names() else []
+
+
+def _compare(made: checkpoints.Checkpoint, shipped: checkpoints.Checkpoint) -> str:
+    pairs = zip(made.model.state_dict().values(), shipped.model.state_dict().values(), strict=True)
+    gap = max(float((a.cpu() - b).abs().max()) for a, b in pairs)
+    if gap == 0:
+        return "Identical to the shipped checkpoint, bit for bit."
+    return (
+        f"Differs from the shipped checkpoint by at most {gap:.1e} in a weight "
+        f"(that one: torch {shipped.recipe['versions']['torch']}, {shipped.recipe['device']}, "
+        f"{shipped.recipe['threads']} thread)."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

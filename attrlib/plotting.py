@@ -1,0 +1,148 @@
+"""Pictures of images, maps and scores, on matplotlib axes.
+
+Each function takes the axes, draws, and returns them; none shows a figure or computes a result. Signed
+maps diverge around zero; maps that are compared get one scale, from `shared_limit`.
+"""
+
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from attrlib import _check
+
+SIGNED = "RdBu_r"
+HEAT = "magma"
+
+
+def use_style() -> None:
+    """Set the book's look for all later figures: white background, colour-blind-safe palette."""
+    sns.set_theme(style="ticks", palette="colorblind", font_scale=0.95)
+    mpl.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "savefig.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": "medium",
+            "image.interpolation": "nearest",
+        }
+    )
+
+
+def shared_limit(*maps: Tensor, quantile: float = 0.999) -> float:
+    """Return one colour limit for maps that are compared: a high quantile of their absolute values.
+
+    A quantile keeps a single extreme pixel from washing out the rest; 1 takes the maximum.
+
+    Args:
+        maps: Maps of any shapes.
+        quantile: In (0, 1].
+
+    Raises:
+        ValueError: If there is no map, a map holds NaN, or `quantile` is out of range.
+    """
+    if not maps:
+        raise ValueError("Expected maps, got none")
+    if not 0 < quantile <= 1:
+        raise ValueError(f"Expected quantile in (0, 1], got {quantile!r}")
+    _check.finite(**{f"maps[{i}]": a for i, a in enumerate(maps)})
+    values = torch.cat([a.detach().cpu().double().abs().flatten() for a in maps])
+    return float(values.quantile(quantile)) or 1.0
+
+
+def show_image(x: Tensor, *, ax: Axes, title: str | None = None) -> Axes:
+    """Draw one image.
+
+    Args:
+        x: Pixels (channels, h, w) in [0, 1], one or three channels.
+        ax: Axes to draw on.
+        title: Title above the image.
+
+    Raises:
+        ValueError: If the shape is another.
+    """
+    if x.ndim != 3 or len(x) not in (1, 3):
+        raise ValueError(f"Expected x of shape (1 or 3, h, w), got {tuple(x.shape)}")
+    picture = x.detach().cpu().permute(1, 2, 0).clamp(0, 1)
+    ax.imshow(picture.squeeze(2) if len(x) == 1 else picture, cmap="gray", vmin=0, vmax=1)
+    return _frame(ax, title)
+
+
+def show_map(a: Tensor, *, ax: Axes, limit: float | None = None, title: str | None = None) -> Axes:
+    """Draw one signed map: red speaks for the class, blue against it, white is zero.
+
+    Args:
+        a: Map (channels, h, w), whose channels are summed, or (h, w).
+        ax: Axes to draw on.
+        limit: Value of full colour; None takes the map's own `shared_limit`.
+        title: Title above the map.
+
+    Raises:
+        ValueError: If the shape is another or `limit` is not positive.
+    """
+    flat = _flat(a)
+    limit = shared_limit(flat) if limit is None else limit
+    _check.positive(limit=limit)
+    ax.imshow(flat, cmap=SIGNED, vmin=-limit, vmax=limit)
+    return _frame(ax, title)
+
+
+def show_heatmap(
+    h: Tensor, *, ax: Axes, limit: float | None = None, title: str | None = None
+) -> Axes:
+    """Draw one heatmap: black is zero, bright is important.
+
+    Args:
+        h: Heatmap (h, w), non-negative.
+        ax: Axes to draw on.
+        limit: Value of full brightness; None takes the map's own `shared_limit`.
+        title: Title above the map.
+
+    Raises:
+        ValueError: If the shape is another or `limit` is not positive.
+    """
+    flat = _flat(h)
+    limit = shared_limit(flat) if limit is None else limit
+    _check.positive(limit=limit)
+    ax.imshow(flat, cmap=HEAT, vmin=0, vmax=limit)
+    return _frame(ax, title)
+
+
+def show_scores(scores: Mapping[str, Tensor], *, ax: Axes, label: str) -> Axes:
+    """Draw the distribution of a score for several methods, one point per image and a box.
+
+    Args:
+        scores: Name of the method to its scores (n,).
+        ax: Axes to draw on.
+        label: What the score is, with its unit.
+
+    Raises:
+        ValueError: If there are no scores.
+    """
+    if not scores:
+        raise ValueError("Expected scores, got none")
+    columns = {name: values.detach().cpu().numpy() for name, values in scores.items()}
+    sns.stripplot(columns, ax=ax, size=3, alpha=0.4, jitter=0.2, legend=False)
+    sns.boxplot(columns, ax=ax, fill=False, width=0.5, color="0.25", fliersize=0)
+    ax.set_ylabel(label)
+    return ax
+
+
+def _flat(a: Tensor) -> Tensor:
+    if a.ndim not in (2, 3):
+        raise ValueError(f"Expected a map (h, w) or (channels, h, w), got {tuple(a.shape)}")
+    a = a.detach().cpu()
+    return a.sum(0) if a.ndim == 3 else a
+
+
+def _frame(ax: Axes, title: str | None) -> Axes:
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    if title is not None:
+        ax.set_title(title)
+    return ax
