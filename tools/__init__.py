@@ -1,0 +1,1 @@
+"""What builds and checks the book: run notebooks, tell stale outputs, export plain copies."""
