@@ -1,6 +1,7 @@
 """What the notebooks of the book need and nothing else does.
 
 - `budget` picks a small or a full amount of work,
+- `glue` hands a number to the text,
 - `results` reads a table the benchmark wrote,
 - `source` shows the code of an object of this package,
 - `check` tests a reader's answer to an exercise.
@@ -8,7 +9,8 @@
 
 from attrlib.book._budget import budget
 from attrlib.book._exercises import WrongAnswer, check, exercises
+from attrlib.book._glue import glue
 from attrlib.book._results import PROVENANCE, results
 from attrlib.book._source import source
 
-__all__ = ["PROVENANCE", "WrongAnswer", "budget", "check", "exercises", "results", "source"]
+__all__ = ["PROVENANCE", "WrongAnswer", "budget", "check", "exercises", "glue", "results", "source"]
