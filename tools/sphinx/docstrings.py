@@ -75,7 +75,7 @@ def signature(obj: Any) -> tuple[str, str] | None:
     for child in node.body:
         if isinstance(child, ast.FunctionDef) and child.name == "__init__":
             return _function(child, module, drop_self=True)[0], ""
-    if dataclasses.is_dataclass(obj):
+    if isinstance(obj, type) and dataclasses.is_dataclass(obj):
         return _fields(obj, node, module), ""
     return None
 
