@@ -12,11 +12,14 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
+import jaxtyping
 import pytest
+import torch
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from attrlib import attributions
 from tools.lock import PLATFORM
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -265,6 +268,13 @@ def test_example_of_the_readme_runs(tmp_path: Path) -> None:
     ran = _run(sys.executable, "-W", "error", "-c", example, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout
+
+
+def test_shapes_in_annotations_are_checked_while_tests_run() -> None:
+    model, x = torch.nn.Linear(3, 2), torch.zeros(4, 3)
+    attributions.gradient(model, x, torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(jaxtyping.TypeCheckError, match="gradient"):
+        attributions.gradient(model, x, torch.zeros(4, 1, dtype=torch.int64))
 
 
 # ---- rules for files -------------------------------------------------------------------------
