@@ -11,7 +11,14 @@ from attrlib import checkpoints, data, recipes, training
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a user's mistake ends in one line on stderr and exit status 2."""
+    """Run one command; a user's mistake ends in one line on stderr and exit status 2.
+
+    Args:
+        arguments: Command and options; None takes those the program was called with.
+
+    Returns:
+        The exit status.
+    """
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -103,8 +110,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     device = _device(options)
     model = checkpoints.load(options.checkpoint).model
     images = _splits(options.data, only=options.split)[options.split]
+    if len(images.classes) != model.settings["classes"]:
+        raise ValueError(
+            f"Expected --data with the {model.settings['classes']} classes of the checkpoint, "
+            f"got {len(images.classes)}"
+        )
     hits = training.evaluate(model, images, {"correct": training.correct}, device=device)["correct"]
-    error = float(hits.std()) / len(hits) ** 0.5
+    error = float(hits.std(correction=0)) / len(hits) ** 0.5
     print(
         f"accuracy {float(hits.mean()):.4f} ± {error:.4f} (one standard error), {len(hits):,} images"
     )

@@ -102,7 +102,18 @@ def labelled(x: Tensor, y: Tensor) -> None:
         raise TypeError(f"Expected y to be an int64 tensor, got {kind}")
     if y.shape != (len(x),):
         raise ValueError(f"Expected y of shape ({len(x)},), got {tuple(y.shape)}")
+    if y.device != x.device:
+        raise ValueError(f"Expected y on the device of x, {x.device}, got {y.device}")
     finite(x=x)
+
+
+def recording(x: Tensor) -> None:
+    """Raise if PyTorch cannot differentiate in `x` here, whatever `torch.enable_grad` says."""
+    if torch.is_inference_mode_enabled() or x.is_inference():
+        raise RuntimeError(
+            "Expected x to be made and used outside torch.inference_mode(), got an inference tensor "
+            "or an inference block; torch.no_grad() is fine"
+        )
 
 
 def logits(scores: Tensor, y: Tensor) -> None:

@@ -251,6 +251,7 @@ def _target_logit(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _gradient(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
+    _check.recording(x)
     # The one rule of differentiability: a graph is kept exactly when the caller's x has one.
     differentiable = torch.is_grad_enabled() and x.requires_grad
     x = x if differentiable else x.detach().requires_grad_()

@@ -56,7 +56,8 @@ def save(
         The path.
 
     Raises:
-        ValueError: If the ending or the architecture is another, or a weight is not finite.
+        ValueError: If the ending or the architecture is another, a layer was changed after the model
+            was made (`with_softplus`), or a weight is not finite.
         TypeError: If `recipe` or `metrics` cannot be written as JSON.
     """
     path = Path(path)
@@ -106,7 +107,7 @@ def load(name_or_path: str | Path) -> Checkpoint:
             weights = {name: file.get_tensor(name).float() for name in file.keys()}
         model = _build(header["model"])
         model.load_state_dict(weights)
-        return Checkpoint(model, header["recipe"], header["metrics"])
+        return Checkpoint(model.float(), header["recipe"], header["metrics"])
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise ValueError(
             f"Expected {path} to be an intact attrlib checkpoint, got {type(error).__name__}: {error}"
@@ -114,7 +115,11 @@ def load(name_or_path: str | Path) -> Checkpoint:
 
 
 def names() -> list[str]:
-    """Return the recipes of which a checkpoint is shipped; `seeds` says how many each has."""
+    """Return the recipes of which a checkpoint is shipped; `seeds` says how many each has.
+
+    Returns:
+        Names in alphabetical order.
+    """
     return sorted({stem.rpartition("-s")[0] for stem in _stems()})
 
 
@@ -123,6 +128,9 @@ def seeds(name: str) -> list[int]:
 
     Args:
         name: A recipe of `names()`.
+
+    Returns:
+        Seeds in increasing order.
 
     Raises:
         ValueError: If there is none.
@@ -138,6 +146,9 @@ def round_to_half(model: nn.Module) -> None:
     """Round every weight to the nearest float16 value, in place; the dtype stays.
 
     Done at the end of training and before any measurement, so that a stored file is the model measured.
+
+    Args:
+        model: Any network.
     """
     with torch.no_grad():
         for value in model.state_dict().values():
@@ -149,7 +160,11 @@ def describe(part: object) -> Json:
     """Return the name and settings of a function, partial, class or dataclass, ready for JSON.
 
     Args:
-        part: The part, or a number, string, mapping or sequence of parts.
+        part: The part, or a number, string, mapping or sequence of parts. A partial binds its
+            options by keyword.
+
+    Returns:
+        Numbers, strings, lists and dictionaries.
 
     Raises:
         TypeError: If the part has no description.
@@ -163,7 +178,7 @@ def describe(part: object) -> Json:
         return {str(key): describe(value) for key, value in part.items()}
     if isinstance(part, list | tuple):
         return [describe(value) for value in part]
-    if isinstance(part, functools.partial):
+    if isinstance(part, functools.partial) and not part.args:
         bound = {key: describe(value) for key, value in part.keywords.items()}
         return {"name": part.func.__name__, **bound}
     if is_dataclass(part) and not isinstance(part, type):
@@ -178,7 +193,15 @@ def _describe_model(model: SmallCNN) -> dict[str, Any]:
     kind = type(model).__name__
     if kind not in _ARCHITECTURES:
         raise ValueError(f"Expected model to be one of {', '.join(_ARCHITECTURES)}, got {kind}")
-    return {"name": kind, "activation": describe(model.activation), **model.settings}
+    activation = describe(model.activation)
+    description = {"name": kind, "activation": activation, **model.settings}
+    if not isinstance(activation, dict) or activation["name"] not in _ACTIVATIONS:
+        raise ValueError(
+            f"Expected activation to be one of {', '.join(_ACTIVATIONS)}, got {model.activation!r}"
+        )
+    if repr(_build(description)) != repr(model):
+        raise ValueError(f"Expected model with the layers {kind} gave it, got {model!r}")
+    return description
 
 
 def _build(description: Mapping[str, Any]) -> SmallCNN:

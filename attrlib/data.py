@@ -9,7 +9,7 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -18,6 +18,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from attrlib import _check
@@ -55,9 +56,17 @@ class Images:
         classes: Name of each class.
     """
 
-    x: Inputs
-    y: Labels
+    x: Inputs = field(repr=False)
+    y: Labels = field(repr=False)
     classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check that there is one label for each image."""
+        if self.x.ndim != 4 or self.y.shape != (len(self.x),):
+            raise ValueError(
+                "Expected x of shape (n, channels, h, w) and y of shape (n,), "
+                f"got {tuple(self.x.shape)} and {tuple(self.y.shape)}"
+            )
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -133,7 +142,8 @@ def image_folder(path: str | Path, *, size: int | None = None) -> FolderImages:
     """Return the images below a folder with one subfolder per class, loaded lazily.
 
     Args:
-        path: Folder in torchvision's ImageFolder layout, `path/<class>/<image>`.
+        path: Folder in torchvision's ImageFolder layout, `path/<class>/<image>`. Files may be grey,
+            have a palette or 16 bits; transparency is dropped and a camera's rotation applied.
         size: Scale the short side to size · 256/224 (bilinear, antialiased) and cut the central
             size × size square; None keeps the files' own size, which must then be one for all.
 
@@ -196,7 +206,14 @@ def photographs(*, size: int = 224) -> Images:
 
 
 def fingerprint(images: Images) -> str:
-    """Return the first 16 hex digits of the SHA-256 of the labels and the 8-bit pixels."""
+    """Return the first 16 hex digits of the SHA-256 of the labels and the 8-bit pixels.
+
+    Args:
+        images: Any set; a folder's files are decoded, 4,096 at a time.
+
+    Returns:
+        Digits that differ as soon as one label, pixel or the order differs.
+    """
     digest = hashlib.sha256(images.y.numpy().tobytes())
     for start in range(0, len(images), 4096):
         digest.update((images[start : start + 4096].x * 255).round().byte().numpy().tobytes())
@@ -204,7 +221,11 @@ def fingerprint(images: Images) -> str:
 
 
 def find_full() -> Path | None:
-    """Return the folder with the four files of the full Fashion-MNIST set, or None."""
+    """Look for the full Fashion-MNIST set where `fashion_mnist` does; nothing is downloaded.
+
+    Returns:
+        The folder with its four files, or None.
+    """
     own = os.environ.get("ATTRLIB_DATA")
     candidates = [Path(own), _DEBIAN] if own else [_DEBIAN]
     candidates.append(_cache())
@@ -221,10 +242,8 @@ def _read_embedded(part: str) -> tuple[np.ndarray, np.ndarray]:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return archive["x"], archive["y"]
-        except (BadZipFile, KeyError, ValueError, EOFError) as error:
-            raise ValueError(
-                f"Expected {path.name} to be the embedded data, got {error}"
-            ) from error
+        except (BadZipFile, KeyError, ValueError, EOFError, zlib.error) as error:
+            raise ValueError(f"Expected {path} to be the embedded data, got {error}") from error
 
 
 def _read_full(part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -294,13 +313,15 @@ def _decode(paths: Sequence[Path], size: int | None) -> Inputs:
 
 
 def _read_image(path: Path, size: int | None) -> Tensor:
-    from torchvision.io import ImageReadMode, decode_image
-
     try:
-        picture = decode_image(str(path), mode=ImageReadMode.RGB)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"Expected {path} to be an image, got a broken file: {reason}") from error
+        with Image.open(path) as file:
+            upright = ImageOps.exif_transpose(file)
+            if upright.mode.startswith("I"):  # 16-bit grey, which convert would cut off at 255
+                upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
+            pixels = np.asarray(upright.convert("RGBA").convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"Expected {path} to be an image, got a broken file: {error}") from error
+    picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     return _to_unit(picture.numpy()) if size is None else _fit(picture, size)
 
 

@@ -12,11 +12,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from attrlib import _check
-from attrlib.maps import topk_mask
+from attrlib.maps import dilate, diverse_topk, mass_center, topk_mask
 from attrlib.types import Heatmaps, Inputs, PerSample
 
 __all__ = [
+    "center_shift",
     "cosine",
+    "dilate",
+    "diverse_topk",
     "interval",
     "kendall",
     "pearson",
@@ -42,8 +45,8 @@ def cosine(a: Inputs, b: Inputs) -> PerSample:
     Raises:
         ValueError: If the shapes differ or a map holds NaN.
 
-    >>> cosine(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]])).item() ** 2
-    0.5000000...
+    >>> cosine(torch.tensor([[3.0, 4.0]]), torch.tensor([[-4.0, 3.0]])).item()
+    0.0
     """
     _maps(a, b)
     return _cosine(a.flatten(1), b.flatten(1))
@@ -148,6 +151,38 @@ def topk_intersection(a: Heatmaps, b: Heatmaps, *, k: int) -> PerSample:
     return both.flatten(1).sum(1).to(a) / k
 
 
+def center_shift(a: Heatmaps, b: Heatmaps) -> PerSample:
+    r"""Return how far the centre of mass moved, in pixels.
+
+    $$\|C(a) - C(b)\|_2$$
+
+    A distance, not a similarity: 0 for the same centre, larger is less alike.
+
+    Args:
+        a: Heatmaps (n, h, w), non-negative.
+        b: Heatmaps of the same shape.
+
+    Returns:
+        Values (n,) >= 0; NaN where a map is zero. Unchanged when a map is multiplied by a positive number.
+
+    Raises:
+        ValueError: If the shapes differ, are not (n, h, w), or a map holds NaN or a negative number.
+
+    Source: Ghorbani et al. 2019, section 2. Differs: centres are not rounded to whole pixels.
+
+    >>> left, right = torch.tensor([[[1.0, 0.0, 0.0]]]), torch.tensor([[[0.0, 0.0, 7.0]]])
+    >>> center_shift(left, right).item()
+    2.0
+    """
+    _heatmaps(a, b)
+    for name, h in {"a": a, "b": b}.items():
+        if bool((h < 0).any()):
+            raise ValueError(f"Expected {name} to be non-negative, got {float(h.min()):.4g}")
+    shift = (mass_center(a) - mass_center(b)).norm(dim=1)
+    zero = (a == 0).flatten(1).all(1) | (b == 0).flatten(1).all(1)
+    return shift.masked_fill(zero, torch.nan)
+
+
 def interval(
     values: Tensor, *, level: float = 0.95, generator: torch.Generator
 ) -> tuple[float, float]:
@@ -183,8 +218,9 @@ def interval(
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    zero = (a == 0).all(1) | (b == 0).all(1)
-    return functional.cosine_similarity(a, b, dim=1, eps=0).masked_fill(zero, torch.nan)
+    # Scaled to a largest entry of 1, or the squares of a saturated net's tiny maps would be zero.
+    a, b = (m / m.detach().abs().amax(1, keepdim=True) for m in (a, b))
+    return functional.cosine_similarity(a, b, dim=1, eps=0).clamp(-1, 1)
 
 
 def _maps(a: Tensor, b: Tensor) -> None:
@@ -199,7 +235,7 @@ def _heatmaps(a: Tensor, b: Tensor) -> None:
 
 
 def _rows(a: Tensor) -> np.ndarray:
-    rows: np.ndarray = a.detach().flatten(1).cpu().numpy()
+    rows: np.ndarray = a.detach().flatten(1).cpu().double().numpy()
     return rows
 
 

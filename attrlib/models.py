@@ -25,7 +25,8 @@ class Normalize(nn.Module):
         std: One standard deviation per channel, > 0.
 
     Raises:
-        ValueError: If the lengths differ or a deviation is not positive.
+        ValueError: If the lengths differ or a deviation is not positive; in the call, if the images
+            have another number of channels.
     """
 
     mean: Tensor
@@ -42,6 +43,10 @@ class Normalize(nn.Module):
 
     def forward(self, x: Inputs) -> Inputs:
         """Return the standardised pixels, shaped like `x`."""
+        if x.ndim != 4 or x.shape[1] != len(self.mean):
+            raise ValueError(
+                f"Expected x of shape (n, {len(self.mean)}, h, w), got {tuple(x.shape)}"
+            )
         return (x - self.mean) / self.std
 
 
@@ -169,11 +174,12 @@ def with_softplus(model: nn.Module, beta: float) -> nn.Module:
         return smooth[type(model)]()
     found = 0
     twin = copy.deepcopy(model)
-    for parent in list(twin.modules()):
-        for name, child in parent.named_children():
-            if type(child) in smooth:
-                setattr(parent, name, smooth[type(child)]())
-                found += 1
+    # With duplicates: one ReLU object may stand in several places.
+    for path, child in list(twin.named_modules(remove_duplicate=False)):
+        if type(child) in smooth:
+            parent, _, name = path.rpartition(".")
+            setattr(twin.get_submodule(parent), name, smooth[type(child)]())
+            found += 1
     if not found:
         raise ValueError(
             f"Expected model to have nn.ReLU or nn.ReLU6 modules, got {type(model).__name__} with none"

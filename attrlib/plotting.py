@@ -7,6 +7,7 @@ maps diverge around zero; maps that are compared get one scale, from `shared_lim
 from collections.abc import Mapping
 
 import matplotlib as mpl
+import numpy as np
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
@@ -43,6 +44,9 @@ def shared_limit(*maps: Tensor, quantile: float = 0.999) -> float:
         maps: Maps of any shapes.
         quantile: In (0, 1].
 
+    Returns:
+        A number above 0; 1 for maps of zeros.
+
     Raises:
         ValueError: If there is no map, a map holds NaN, or `quantile` is out of range.
     """
@@ -52,7 +56,9 @@ def shared_limit(*maps: Tensor, quantile: float = 0.999) -> float:
         raise ValueError(f"Expected quantile in (0, 1], got {quantile!r}")
     _check.finite(**{f"maps[{i}]": a for i, a in enumerate(maps)})
     values = torch.cat([a.detach().cpu().double().abs().flatten() for a in maps])
-    return float(values.quantile(quantile)) or 1.0
+    return (
+        float(np.quantile(values.numpy(), quantile)) or 1.0
+    )  # torch's stops at 16 million entries
 
 
 def show_image(x: Tensor, *, ax: Axes, title: str | None = None) -> Axes:
@@ -62,6 +68,9 @@ def show_image(x: Tensor, *, ax: Axes, title: str | None = None) -> Axes:
         x: Pixels (channels, h, w) in [0, 1], one or three channels.
         ax: Axes to draw on.
         title: Title above the image.
+
+    Returns:
+        The axes.
 
     Raises:
         ValueError: If the shape is another.
@@ -81,6 +90,9 @@ def show_map(a: Tensor, *, ax: Axes, limit: float | None = None, title: str | No
         ax: Axes to draw on.
         limit: Value of full colour; None takes the map's own `shared_limit`.
         title: Title above the map.
+
+    Returns:
+        The axes.
 
     Raises:
         ValueError: If the shape is another or `limit` is not positive.
@@ -103,6 +115,9 @@ def show_heatmap(
         limit: Value of full brightness; None takes the map's own `shared_limit`.
         title: Title above the map.
 
+    Returns:
+        The axes.
+
     Raises:
         ValueError: If the shape is another or `limit` is not positive.
     """
@@ -121,6 +136,9 @@ def show_scores(scores: Mapping[str, Tensor], *, ax: Axes, label: str) -> Axes:
         ax: Axes to draw on.
         label: What the score is, with its unit.
 
+    Returns:
+        The axes.
+
     Raises:
         ValueError: If there are no scores.
     """
@@ -136,6 +154,7 @@ def show_scores(scores: Mapping[str, Tensor], *, ax: Axes, label: str) -> Axes:
 def _flat(a: Tensor) -> Tensor:
     if a.ndim not in (2, 3):
         raise ValueError(f"Expected a map (h, w) or (channels, h, w), got {tuple(a.shape)}")
+    _check.finite(map=a[None])
     a = a.detach().cpu()
     return a.sum(0) if a.ndim == 3 else a
 

@@ -79,12 +79,24 @@ def fit(
         The checkpoint as it was written.
 
     Raises:
-        ValueError: If the seed is negative, `train` is missing, or as `training.train`.
+        ValueError: If the seed is negative, `path` has another ending, `train` is missing, another
+            split has other classes, or as `training.train`.
+        FileNotFoundError: If the folder of `path` does not exist.
     """
-    _check.count(seed=seed, low=0)
+    _check.count(seed=seed, low=0, high=2**62)
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"Expected path to end in .safetensors, got {path}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"Expected path in an existing folder, got {path}")
     if "train" not in data:
         raise ValueError(f"Expected data to have a split named train, got {sorted(data)}")
-    path = Path(path)
+    for split, images in data.items():
+        if images.classes != data["train"].classes:
+            raise ValueError(
+                f"Expected split {split} to have the classes of train, {data['train'].classes}, "
+                f"got {images.classes}"
+            )
     channels, size = data["train"][:1].x.shape[1:3]
     weights, order = (torch.Generator().manual_seed(2 * seed + i) for i in range(2))
     classes = len(data["train"].classes)

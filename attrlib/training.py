@@ -3,6 +3,7 @@
 The only module that calls `backward`, steps an optimizer or changes a model's mode.
 """
 
+import hashlib
 import math
 import os
 import time
@@ -80,6 +81,9 @@ class Loss:
             y: True classes, int64 (n,).
             done: Share of the training steps done, in [0, 1].
             generator: Source of all noise.
+
+        Returns:
+            The sum (n,), and name to values (n,). Differentiable in the weights.
         """
         z = None
         if self.attack is not None:
@@ -139,7 +143,14 @@ class History:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode for the block; every submodule gets its own mode back."""
+    """Put a model in eval mode for the block; every submodule gets its own mode back.
+
+    Args:
+        model: Any network.
+
+    Returns:
+        A context manager.
+    """
     with _mode(model, training=False):
         yield
 
@@ -168,7 +179,8 @@ def train(
         generator: Source of the data order and of all noise; on the CPU.
         device: Where to train.
         checkpoint: File to which the state is written after each epoch (whole or not at all), and from
-            which a run goes on if the file exists; None writes nothing.
+            which a run goes on if the file exists; None writes nothing. To go on, give the same model,
+            generator and settings as at the first start.
         progress: Show a progress bar with the value of each term.
 
     Returns:
@@ -187,7 +199,12 @@ def train(
     )
     schedule = _schedule(optimizer, config, config.epochs * steps)
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    run = {"config": asdict(config), "loss": describe(loss), "data": fingerprint(data)}
+    run = {
+        "config": asdict(config),
+        "loss": describe(loss),
+        "data": fingerprint(data),
+        "start": _start(model, generator),
+    }
     rows = [] if checkpoint is None else _resume(Path(checkpoint), parts, generator, run)
 
     with _mode(model, training=True):
@@ -243,7 +260,8 @@ def evaluate(
         Name to values (n,) on the CPU; not averaged.
 
     Raises:
-        ValueError: If the data or the scores are empty or `batch_size` is below 1.
+        ValueError: If the data or the scores are empty, `batch_size` is below 1, or a score does not
+            give one value per image.
     """
     _check.count(batch_size=batch_size)
     if len(data) == 0:
@@ -257,13 +275,31 @@ def evaluate(
             batch = data[start : start + batch_size]
             x, y = batch.x.to(device), batch.y.to(device)
             for name, score in scores.items():
-                columns[name].append(score(model, x, y).detach().cpu())
+                values = score(model, x, y)
+                if values.shape != y.shape:
+                    raise ValueError(
+                        f"Expected scores[{name!r}] to give shape {tuple(y.shape)}, "
+                        f"got {tuple(values.shape)}"
+                    )
+                columns[name].append(values.detach().cpu())
     return {name: torch.cat(column) for name, column in columns.items()}
 
 
 @torch.no_grad()
 def correct(model: Classifier, x: Inputs, y: Labels) -> PerSample:
-    """Return 1 where the highest logit is the label's, else 0; the mean is the accuracy."""
+    """Return 1 where the highest logit is the label's, else 0; the mean is the accuracy.
+
+    Args:
+        model: Maps a batch to logits (n, classes).
+        x: Inputs (n, …), pixels in [0, 1].
+        y: True classes, int64 (n,).
+
+    Returns:
+        Zeros and ones (n,). Not differentiable.
+
+    Raises:
+        ValueError: If a label is not a class of the model.
+    """
     logits = model(x)
     _check.logits(logits, y)
     return (logits.argmax(1) == y).to(x.dtype)
@@ -286,6 +322,14 @@ def _schedule(
     if config.schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=config.lr, total_steps=steps)
+
+
+def _start(model: nn.Module, generator: torch.Generator) -> str:
+    """Digest of the architecture, the initial weights and the generator: another seed is another run."""
+    digest = hashlib.sha256(repr(model).encode())
+    for value in (*model.state_dict().values(), generator.get_state()):
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _store(

@@ -60,6 +60,10 @@ class Attribution(Protocol):
 Metric: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Similarity of two batches of maps, one value per sample; higher is more alike, best value 1."""
 
+Objective: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""What an attack increases: of the signed maps at `x` and at `z`, one value per sample; larger is more
+changed. Differentiable in the second map."""
+
 
 @runtime_checkable
 class Attack(Protocol):
