@@ -117,7 +117,7 @@ def test_one_version_everywhere() -> None:
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
     """A folder of commands that stands for a machine without any Python."""
-    for name in "awk bash cat cmp cp dirname grep mktemp rm tail".split():
+    for name in "awk bash cat cmp dirname grep head mktemp rm tail".split():
         (tmp_path / name).symlink_to(str(shutil.which(name)))
     _command(tmp_path / "df", "printf 'Head\\nd 1 1 99999999 1%% /\\n'")
     return tmp_path
@@ -163,14 +163,30 @@ def test_set_up_without_network_says_so(machine: Path) -> None:
     result = _set_up(machine, PYTHON=sys.executable, **nowhere)
     assert result.returncode == 1
     assert "Expected a network from which pip can download, got: ERROR" in result.stderr
-    assert not (machine / "venv" / ".requirements.lock").exists()
+    assert not (machine / "venv" / ".made-for").exists()
 
 
 def test_set_up_that_is_done_does_nothing(machine: Path) -> None:
     _command(machine / "venv" / "bin" / "python", f'exec {sys.executable} "$@"')
-    shutil.copy(ROOT / "requirements.lock", machine / "venv" / ".requirements.lock")
+    stamp = machine / "venv" / ".made-for"
+    lock = (ROOT / "requirements.lock").read_text()
+    stamp.write_text(f"{ROOT}\n{lock}")
     result = _set_up(machine)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    stamp.write_text(f"/elsewhere\n{lock}")
+    result = _set_up(machine)
+    assert "was made for another folder" in result.stdout
+    assert not stamp.exists()
+
+
+def test_ci_needs_a_browser_where_it_counts(machine: Path) -> None:
+    _command(machine / "make", 'echo "made $*"')
+    (machine / "id").symlink_to(str(shutil.which("id")))
+    here = _run("bash", ROOT / ".ci" / "run", env={"PATH": str(machine)})
+    assert (here.returncode, here.stdout.splitlines()[-1]) == (0, "made --keep-going test")
+    on_ci = _run("bash", ROOT / ".ci" / "run", env={"PATH": str(machine), "CI": "true"})
+    assert on_ci.returncode == 1
+    assert on_ci.stdout.startswith("Chromium is missing")
 
 
 def test_make_help_lists_every_command() -> None:

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 venv=${VENV:-.venv}
-stamp=$venv/.requirements.lock
+stamp=$venv/.made-for
 need_gb=9
 
 stop() {
@@ -28,8 +28,18 @@ ${PYTHON:-python3.11 python3.12 python3.13 python3.14 python3}. \
 Install one (Debian, Ubuntu: apt-get install python3-venv), or name yours: make PYTHON=/path/to/python3"
 }
 
-if cmp -s requirements.lock "$stamp" && "$venv/bin/python" -c 'import attrlib' 2>/dev/null; then
+# What the environment was made for: a folder that was moved needs a new one.
+state() {
+    pwd
+    cat requirements.lock
+}
+
+if state | cmp -s - "$stamp" && "$venv/bin/python" -P -c 'import attrlib' 2>/dev/null; then
     exit 0
+fi
+if [ -e "$stamp" ] && [ "$(head -n 1 "$stamp")" != "$(pwd)" ]; then
+    printf '%s was made for another folder and is made again.\n' "$venv"
+    rm -rf "$venv"
 fi
 
 python=$(find_python)
@@ -57,5 +67,5 @@ Run the same command again to go on where it stopped."
 
 printf '[3/3] attrlib itself\n'
 "${pip[@]}" install --quiet --no-deps --no-build-isolation --editable .
-cp requirements.lock "$stamp"
+state >"$stamp"
 printf 'Set-up done.\n'
