@@ -169,12 +169,14 @@ def _sign(
 def _resolve(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement
 ) -> nodes.Element | None:
-    # Python types in signatures are looked up as classes; most of ours are aliases, that is, data.
-    target = node.get("reftarget", "")
-    if node.get("refdomain") != "py" or not target.startswith(f"{_TYPES}."):
+    target, page = node.get("reftarget", ""), node.get("refdoc", "")
+    if node.get("refdomain") != "py" or node.get("reftype") != "class":
         return None
-    page = node["refdoc"]
-    return env.get_domain("py").resolve_xref(env, page, app.builder, "data", target, node, text)
+    if target.startswith(f"{_TYPES}."):
+        # Types in signatures are looked up as classes; most of ours are aliases, that is, data.
+        return env.get_domain("py").resolve_xref(env, page, app.builder, "data", target, node, text)
+    # Names of other packages and local aliases: the book is built without a network, so no link.
+    return text if page.startswith("book/api/") and not target.startswith("attrlib.") else None
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

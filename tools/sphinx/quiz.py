@@ -16,7 +16,8 @@ The body is YAML: a list of questions. Each question has exactly the keys
 
     question    Markdown blocks (text, mathematics, roles, even an image)
     options     a list of two or more options, each with
-        text        Markdown in one line of text (inline content only)
+        text        Markdown in one line of text; no links, {term} or {cite}, which would be
+                    controls inside a control
         why         Markdown blocks: the explanation shown when the option is opened
         correct     true on every right option, left out (or false) on the others; at least one true
 
@@ -40,6 +41,7 @@ import yaml
 from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
+from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.writers.html5 import HTML5Translator
 
+_LINKS = (nodes.reference, addnodes.pending_xref)
 RIGHT, WRONG = "Right.", "Not quite."
 
 
@@ -168,6 +171,8 @@ class QuizDirective(SphinxDirective):
 
     def _offer(self, option: Option) -> quiz_option:
         inline, messages = self.state.inline_text(option.text, self.lineno)
+        if any(isinstance(part, _LINKS) for top in inline for part in top.findall()):
+            raise self.error(f"Expected quiz option without links, got {option.text!r}")
         node = quiz_option("", quiz_choice("", "", *inline), *messages, correct=option.correct)
         verdict = nodes.strong("", RIGHT if option.correct else WRONG)
         before = len(node)
