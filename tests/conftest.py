@@ -2,8 +2,14 @@
 
 from collections.abc import Iterator
 
+import hypothesis
+import jaxtyping
 import pytest
 import torch
+
+# The same examples in every run, and no time limit: a busy machine is not a failure.
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -41,3 +47,12 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
     torch.set_default_dtype(dtype)
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """Switch off the shape checks that only tests have, to see what a user sees."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
