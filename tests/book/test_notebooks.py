@@ -1,0 +1,278 @@
+"""Static checks of the notebooks: the rules of tools/rules.py, and that each rule can fail."""
+
+import re
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+from template_chapter import template
+
+from attrlib.book import WrongAnswer, exercises
+from tools import exercises as exercise_cells
+from tools import new_chapter, rules
+from tools.chapters import ROOT, chapters, read, tags
+
+CHAPTERS = chapters()
+WRONG_ANSWERS = Path(__file__).parent / "wrong_answers"
+
+
+# --- the chapters ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", rules.RULES)
+@pytest.mark.parametrize("stem", CHAPTERS)
+def test_a_chapter_keeps_the_rule(stem: str, rule: str) -> None:
+    told = rules.RULES[rule](read(CHAPTERS[stem]), stem)
+    assert not told, f"{stem}: " + "; ".join(told)
+
+
+def test_no_function_is_defined_in_two_chapters() -> None:
+    owner: dict[str, str] = {}
+    for stem, path in CHAPTERS.items():
+        for name in rules.functions(read(path)):
+            assert name not in owner, f"{name} is defined in {owner[name]} and in {stem}"
+            owner[name] = stem
+
+
+# --- the exercises --------------------------------------------------------------------------------
+
+
+def answers(notebook: NotebookNode) -> dict[str, list[str]]:
+    """Return what to run for each check of a notebook: setup, solution and the check itself."""
+    setup = [cell.source for cell in notebook.cells if "setup" in tags(cell)]
+    found = {}
+    for part in exercise_cells.parts(notebook):
+        for cell in part.cells:
+            if "check" in tags(cell):
+                name = cell.source.split('check("')[1].split('"')[0]
+                solutions = [c.source for c in part.cells if "solution" in tags(c)]
+                found[name] = [*setup, *solutions, cell.source]
+    return found
+
+
+def notebooks() -> dict[str, Callable[[], NotebookNode]]:
+    """Return how to get each notebook with exercises: the chapters and the template."""
+    return {"template": template} | {
+        stem: (lambda path=path: read(path)) for stem, path in CHAPTERS.items()
+    }
+
+
+@pytest.mark.parametrize("stem", notebooks())
+def test_every_check_is_used_in_its_chapter(stem: str) -> None:
+    known = {name for name in exercises() if name.startswith(f"{stem}/")}
+    assert set(answers(notebooks()[stem]())) == known
+
+
+@pytest.mark.parametrize("stem", notebooks())
+def test_the_checks_accept_the_solutions(
+    stem: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each solution is right and needs nothing but the setup cells, the imports among them."""
+    monkeypatch.chdir(CHAPTERS.get(stem, ROOT).parent)
+    monkeypatch.delenv("ATTRLIB_BUDGET", raising=False)
+    for name, sources in answers(notebooks()[stem]()).items():
+        capsys.readouterr()
+        namespace: dict[str, object] = {}
+        for source in sources:
+            exec(compile(source, name, "exec"), namespace)
+        assert capsys.readouterr().out.splitlines()[-1].startswith("Correct. "), name
+
+
+@pytest.mark.parametrize("name", exercises())
+def test_the_checks_reject_wrong_answers(name: str) -> None:
+    stem, _, exercise = name.partition("/")
+    planted = runpy.run_path(str(WRONG_ANSWERS / f"{stem.replace('-', '_')}.py"))["WRONG"][exercise]
+    assert len(planted) >= 3
+    for answer in planted:
+        with pytest.raises(WrongAnswer, match=r"(?s)Tried: .*Expected: .*Got: .*Hint: "):
+            exercises()[name](answer)
+
+
+# --- the rules ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", sorted(set(rules.RULES) - {"words"}))
+def test_the_template_keeps_every_rule_but_the_length(rule: str) -> None:
+    assert rules.RULES[rule](template(), "template") == []
+
+
+def find(notebook: NotebookNode, text: str) -> NotebookNode:
+    return next(cell for cell in notebook.cells if text in cell.source)
+
+
+def replace(old: str, new: str) -> Callable[[NotebookNode], None]:
+    def flaw(notebook: NotebookNode) -> None:
+        cell = find(notebook, old)
+        cell.source = cell.source.replace(old, new)
+
+    return flaw
+
+
+def tag(text: str, *names: str) -> Callable[[NotebookNode], None]:
+    def flaw(notebook: NotebookNode) -> None:
+        find(notebook, text).metadata["tags"] = list(names)
+
+    return flaw
+
+
+def meta(**fields: object) -> Callable[[NotebookNode], None]:
+    def flaw(notebook: NotebookNode) -> None:
+        find(notebook, "plt.subplots").metadata["mystnb"].update(fields)
+
+    return flaw
+
+
+def shown(**fields: object) -> Callable[[NotebookNode], None]:
+    def flaw(notebook: NotebookNode) -> None:
+        find(notebook, "maps =").outputs.append(new_output(**fields))
+
+    return flaw
+
+
+def count(notebook: NotebookNode) -> None:
+    find(notebook, "maps =").execution_count = 17
+
+
+def move_section(notebook: NotebookNode) -> None:
+    cell = find(notebook, "## Objectives")
+    cell.source = cell.source.replace("## Time", "## X").replace("## Prerequisites", "## Time")
+
+
+def second_image(notebook: NotebookNode) -> None:
+    outputs = find(notebook, "plt.subplots").outputs
+    outputs += [output for output in outputs if "image/png" in output.get("data", {})]
+
+
+def record(**fields: object) -> Callable[[NotebookNode], None]:
+    return lambda notebook: notebook.metadata.attrlib.update(fields)
+
+
+def add(cell: NotebookNode) -> Callable[[NotebookNode], None]:
+    return lambda notebook: notebook.cells.append(cell)
+
+
+ALT = "On the left a boot in grey; on the right its map."
+FLAWS = [
+    ("counts", count, r"execution counts are \[1, 2, 3, 4, 17"),
+    ("size", shown(output_type="stream", text="x" * 1_000_000), "more than 1,000,000"),
+    ("outputs", shown(output_type="stream", name="stderr", text="50 %"), "wrote to stderr"),
+    ("outputs", shown(output_type="error", ename="E", evalue="", traceback=[]), "shows an error"),
+    ("outputs", shown(output_type="stream", text="/home/ada/book"), "shows '/home/'"),
+    ("outputs", shown(output_type="stream", text="<f at 0x7f8a12cd>"), "shows 'at 0x7f8a12cd'"),
+    ("figures", meta(image={}), "alt text ''"),
+    ("figures", meta(image={"alt": "Figure"}), "alt text 'Figure'"),
+    ("figures", meta(image={"alt": f"{ALT}png"[:-4] + ".png"}), r"alt text 'On.*\.png'"),
+    ("figures", meta(figure={"name": "x"}), "no figure caption"),
+    ("figures", meta(figure={"caption": "x"}), "no figure name"),
+    ("figures", second_image, "shows 2 images"),
+    ("figures", add(new_markdown_cell("![](a.png)")), "image a.png has the alt text ''"),
+    ("figures", add(new_markdown_cell("```{figure} b.png\nText\n```")), "figure b.png has the alt"),
+    ("known_tags", tag("maps =", "nbval-skip"), "unknown tag 'nbval-skip'"),
+    ("skeleton", move_section, "the sections are Objectives, Time, X"),
+    ("skeleton", replace("## Self-check", "## Quiz"), "the sections are"),
+    ("skeleton", replace("## An idea", "### An idea"), "no section between Time and"),
+    ("skeleton", replace("# A template", "A template"), "not a title"),
+    ("skeleton", replace("would you believe?", "are wrong."), "no question"),
+    ("skeleton", lambda nb: find(nb, "plt.subplots").outputs.clear(), "no picture"),
+    ("skeleton", replace("- Reading a slope as a share of the score.", ""), "Common mistakes is"),
+    ("time", replace("took 3 seconds on CPU", "is quick"), "lacks a sentence"),
+    ("time", record(seconds=90.0), "says 3 seconds, the last run took 90.0"),
+    ("time", record(device="NVIDIA H100"), "says 'CPU', the last run was on NVIDIA H100"),
+    ("summary", replace("](#template-idea)", "](../notation.md)"), "names none of"),
+    ("summary", replace("](#template-idea)", "](#template-ide)"), "names none of"),
+    ("exercises", replace("{exercise-start} Count", "{note} Count"), "Expected a solution after"),
+    ("exercises", replace("*Difficulty: ●●○ · about 5 minutes*", "Easy"), "'The steepest.* no line"),
+    ("exercises", replace("{admonition} Hint", "{admonition} Help"), "'Twice.* has no hint"),
+    ("exercises", replace("-twice\n:class: dropdown", "-twice"), "not folded"),
+    ("exercises", tag("entries =", "check"), "'Count.*no executed cell tagged solution"),
+    ("exercises", tag("entries =", "setup"), "'Count.*tagged neither solution nor check"),
+    ("exercises", tag("check(\"template/twice", "solution"), "'Twice.*no cell tagged check"),
+    ("exercises", replace('check("template/entries"', 'check("other/x"'), 'a check not named "templ'),
+    ("exercises", tag("maps =", "solution"), "outside a solution"),
+    ("self_check", replace("correct: true", "correct: yes please"), "to be true or false"),
+    ("self_check", replace("```{quiz}", "```{note}"), "the quiz has 0 questions, not 3"),
+    ("reading", replace("{cite:t}`sundararajan2017axiomatic`", "A paper"), "cites nothing"),
+    ("words", lambda notebook: None, r"there are \d+ words, not 2,000 to 3,500"),
+    ("words", add(new_markdown_cell("word " * 4000)), r"there are 4,\d+ words"),
+    ("code_lines", add(new_code_cell("x = 1\n" * 26)), "has 26 lines, more than 25"),
+    ("code_lines", lambda nb: nb.cells.extend([new_code_cell("x = 1\n" * 20)] * 8), "150"),
+    ("claims", tag("maps ="), "no cell is tagged claim"),
+    ("claims", replace("assert 0 < share < 1", ""), "claims nothing"),
+    ("package_code", replace("source(attributions.gradient)", "pass"), "no cell shows code"),
+    ("numbers", replace("- Reading a slope", "- In 97 % of cases a slope"), "'97 %' in '- In 97"),
+    ("numbers", replace("- Reading a slope", "- With error 0.03 a slope"), "'0.03'"),
+    ("numbers", replace("- Reading a slope", "- A slope 3 ± 1"), "'±'"),
+    ("folded_proofs", add(new_markdown_cell("```{prf:proof}\n:class: dropdown\nx\n```")), "folded"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "flaw", "told"), FLAWS)
+def test_a_planted_flaw_is_found(
+    rule: str, flaw: Callable[[NotebookNode], None], told: str
+) -> None:
+    notebook = template()
+    flaw(notebook)
+    try:
+        found = rules.RULES[rule](notebook, "template")
+    except ValueError as error:
+        found = [str(error)]
+    assert any(re.search(told, text) for text in found), found
+
+
+def test_every_rule_has_a_planted_flaw() -> None:
+    assert {rule for rule, _, _ in FLAWS} == set(rules.RULES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "With $0.03$ and `0.5` and {glue:text}`key:.2f` all is well.",
+        "The authors report 97 % {cite:p}`smilkov2017smoothgrad`.",
+        "```python\nx = 0.5\n```\n\nVersion 3 of 5.",
+    ],
+)
+def test_numbers_in_formulas_code_and_citations_are_fine(text: str) -> None:
+    notebook = template()
+    notebook.cells.append(new_markdown_cell("## Elsewhere\n\n" + text))
+    assert rules.numbers(notebook, "template") == []
+
+
+def test_a_number_beside_a_claim_is_fine() -> None:
+    notebook = template()
+    flaw = new_markdown_cell("## Elsewhere\n\nAbout 97 % of them.")
+    notebook.cells += [new_code_cell("1"), flaw]
+    assert rules.numbers(notebook, "template")
+    notebook.cells.append(new_code_cell("assert 1 == 1", metadata={"tags": ["claim"]}))
+    assert rules.numbers(notebook, "template") == []
+
+
+def test_numbers_in_the_section_of_a_claim_far_above_are_found() -> None:
+    notebook = template()
+    at = notebook.cells.index(find(notebook, "maps ="))
+    notebook.cells.insert(at + 2, new_code_cell("1"))
+    notebook.cells.insert(at + 3, new_markdown_cell("## Elsewhere\n\nThat is 97 %."))
+    assert any("97 %" in told for told in rules.numbers(notebook, "template"))
+
+
+# --- converting a text ----------------------------------------------------------------------------
+
+
+def test_a_text_becomes_a_notebook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "part" / "new.ipynb"
+    assert new_chapter.main([str(ROOT / "tools" / "template.md"), str(target)]) == 0
+    notebook = read(target)
+    assert not any(line.startswith("%") for c in notebook.cells for line in c.source.splitlines())
+    assert [cell.id for cell in notebook.cells][:2] == ["c001", "c002"]
+    assert tags(find(notebook, "maps =")) == ["claim"]
+    with pytest.raises(SystemExit):
+        new_chapter.main([str(ROOT / "tools" / "template.md"), str(target)])
+    assert "Expected notebook to be new" in capsys.readouterr().err
+
+
+def test_a_missing_text_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        new_chapter.main([str(tmp_path / "no.md"), str(tmp_path / "no.ipynb")])
+    assert "Expected text to be a file" in capsys.readouterr().err

@@ -1,0 +1,399 @@
+"""What every chapter must keep to, checked on the notebook as it lies on disk.
+
+`RULES` maps the name of a rule to a function that takes a notebook and its stem and returns what is
+wrong, one sentence each. `tests/book/test_notebooks.py` runs them over all chapters.
+"""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+
+import nbformat
+from nbformat import NotebookNode
+
+from tools import myst
+from tools.chapters import tags
+from tools.exercises import parts as exercise_parts
+from tools.fingerprint import code_tree
+from tools.myst import Directive
+from tools.sphinx import quiz
+
+HEADINGS_FIRST = ["Objectives", "Prerequisites", "Time"]
+HEADINGS_LAST = [
+    "Common mistakes",
+    "What we showed",
+    "Exercises",
+    "Self-check",
+    "Further reading",
+]
+TAGS = {
+    *("setup", "claim", "solution", "check"),
+    *("hide-input", "hide-output", "hide-cell", "remove-input", "remove-output", "remove-cell"),
+    *("nbval-check-output", "nbval-ignore-output", "raises-exception"),
+}
+BYTES = 1_000_000
+WORDS = range(2_000, 3_501)
+CODE_LINES, CELL_LINES = 150, 25
+ALT_LETTERS = 40
+EXERCISES, QUESTIONS = 4, 3
+DIFFICULTY = re.compile(r"^\*Difficulty: (●○○|●●○|●●●) · about \d+ minutes\*$", re.MULTILINE)
+IMAGE_FILE = re.compile(r"\.(png|jpe?g|svg|gif|webp)$", re.IGNORECASE)
+LOCAL_PATH = re.compile(r"(?<![\w/:.])/(?:home|root|Users|tmp|work|mnt|content|usr)/|[A-Z]:\\\\")
+ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
+RESULT = re.compile(r"±|\d+(?:\.\d+)?\s?(?:%|percent\b)|(?<![\w.-])\d*\.\d+")
+LINK = re.compile(
+    r"\[[^\]]*\]\(#(?P<link>[\w:.-]+)\)|\{(?:ref|numref|eq)\}`(?:[^`<]*<)?(?P<role>[\w:.-]+)>?`"
+)
+
+
+def counts(notebook: NotebookNode, stem: str) -> list[str]:
+    """The code cells were run once each, from top to bottom."""
+    got = [cell.execution_count for cell in _code(notebook)]
+    return [] if got == list(range(1, len(got) + 1)) else [f"execution counts are {got}"]
+
+
+def size(notebook: NotebookNode, stem: str) -> list[str]:
+    """The file has at most 1 MB."""
+    got = len(nbformat.writes(notebook).encode())  # type: ignore[no-untyped-call]
+    return [] if got <= BYTES else [f"the notebook has {got:,} bytes, more than {BYTES:,}"]
+
+
+def outputs(notebook: NotebookNode, stem: str) -> list[str]:
+    """No output is an error or went to stderr, or shows a local path or a memory address."""
+    told = []
+    for cell in _code(notebook):
+        for output in cell.outputs:
+            if output.output_type == "error" and "raises-exception" not in tags(cell):
+                told.append(f"{_name(cell)} shows an error")
+            if output.get("name") == "stderr":
+                told.append(f"{_name(cell)} wrote to stderr")
+            for text in _texts(output):
+                told += [
+                    f"{_name(cell)} shows {found[0]!r}"
+                    for pattern in (LOCAL_PATH, ADDRESS)
+                    if (found := pattern.search(text))
+                ]
+    return told
+
+
+def figures(notebook: NotebookNode, stem: str) -> list[str]:
+    """Each image has an alt text of 40 characters or more, and a caption and a name if drawn."""
+    told = []
+    for cell in _code(notebook):
+        shown = [output for output in cell.outputs if _shows_image(output)]
+        if not shown:
+            continue
+        meta = cell.metadata.get("mystnb", {})
+        figure = meta.get("figure", {})
+        told += [f"{_name(cell)} shows {len(shown)} images"] if len(shown) > 1 else []
+        told += [
+            f"{_name(cell)} has no figure {k}" for k in ("caption", "name") if not figure.get(k)
+        ]
+        told += _alt_flaws(meta.get("image", {}).get("alt", ""), _name(cell))
+    for block in _walk(notebook):
+        if isinstance(block, Directive) and block.name in ("figure", "image"):
+            told += _alt_flaws(block.options.get("alt", ""), f"{block.name} {block.argument}")
+        elif isinstance(block, str):
+            for alt, file in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)", block):
+                told += _alt_flaws(alt, f"image {file}")
+    return told
+
+
+def _alt_flaws(alt: str, where: str) -> list[str]:
+    if len(alt) < ALT_LETTERS or IMAGE_FILE.search(alt):
+        return [f"{where} has the alt text {alt!r}; say what is to be seen"]
+    return []
+
+
+def known_tags(notebook: NotebookNode, stem: str) -> list[str]:
+    """Cells have no tag that nothing reads."""
+    return [
+        f"{_name(cell)} has the unknown tag {tag!r}"
+        for cell in notebook.cells
+        for tag in tags(cell)
+        if tag not in TAGS
+    ]
+
+
+def skeleton(notebook: NotebookNode, stem: str) -> list[str]:
+    """Title, picture and question come first; then the fixed headings, own sections between."""
+    found = myst.sections(_markdown(notebook))
+    titles = [title for title in found if title]
+    told = []
+    if titles[:3] != HEADINGS_FIRST or titles[-5:] != HEADINGS_LAST:
+        fixed = ", ".join([*HEADINGS_FIRST, "…", *HEADINGS_LAST])
+        told.append(f"the sections are {', '.join(titles)}, not {fixed}")
+    elif len(titles) == len(HEADINGS_FIRST + HEADINGS_LAST):
+        told.append("there is no section between Time and Common mistakes")
+    if not found[""].lstrip().startswith("# "):
+        told.append("the first line is not a title of level 1")
+    if "?" not in found[""]:
+        told.append("no question is asked before the first section")
+    opening = notebook.cells[: _first_section(notebook)]
+    drawn = any(_shows_image(o) for cell in opening for o in cell.get("outputs", []))
+    if not (drawn or re.search(r"!\[|\{(figure|image)\}", found[""])):
+        told.append("there is no picture before the first section")
+    return told + [f"section {title} is empty" for title in titles if not found[title].strip()]
+
+
+def time(notebook: NotebookNode, stem: str) -> list[str]:
+    """The section Time states the seconds and the device of the last run, within a factor of 2."""
+    text = myst.sections(_markdown(notebook)).get("Time", "")
+    record = notebook.metadata.get("attrlib", {})
+    said = re.search(r"took (?:about )?(\d+) (second|minute)s? on (?:an? |one )?([^.,;(\n]+)", text)
+    if not said:
+        return ["section Time lacks a sentence like: Running all cells took 40 seconds on CPU."]
+    seconds = int(said[1]) * (60 if said[2] == "minute" else 1)
+    told = []
+    if not record.get("seconds", 0) / 2 <= seconds <= max(2 * record.get("seconds", 0), 5):
+        told.append(
+            f"section Time says {seconds} seconds, the last run took {record.get('seconds')}"
+        )
+    if said[3].strip() not in record.get("device", ""):
+        told.append(f"section Time says {said[3]!r}, the last run was on {record.get('device')}")
+    return told
+
+
+def summary(notebook: NotebookNode, stem: str) -> list[str]:
+    """Each line of "What we showed" links to a section or figure of this chapter."""
+    text = myst.sections(_markdown(notebook)).get("What we showed", "")
+    lines = re.findall(r"^(?:[-*]|\d+\.) .+(?:\n[ \t]+.+)*", text, re.MULTILINE)
+    there = _labels(notebook)
+    told = [] if lines else ["What we showed has no list"]
+    for line in lines:
+        targets = [match["link"] or match["role"] for match in LINK.finditer(line)]
+        if not there & set(targets):
+            told.append(f"What we showed names none of {sorted(there)} in {line!r}")
+    return told
+
+
+def exercises(notebook: NotebookNode, stem: str) -> list[str]:
+    """There are 4 exercises or more, each with difficulty, minutes, hint, and an executed solution."""
+    found = list(exercise_parts(notebook))
+    told = [] if len(found) >= EXERCISES else [f"there are {len(found)} exercises, not {EXERCISES}"]
+    inside = {cell.id for part in found for cell in part.cells}
+    for part in found:
+        name = f"exercise {part.title!r}"
+        solutions = [cell for cell in part.cells if "solution" in tags(cell)]
+        checks = [cell for cell in part.cells if "check" in tags(cell)]
+        flaws = {
+            "has no title or label": not part.title or not part.label,
+            "has no line like *Difficulty: ●●○ · about 10 minutes*": not DIFFICULTY.search(
+                part.text
+            ),
+            "has no hint": "Hint" not in part.hints,
+            "has no solution": not part.solution,
+            "has a solution that is not folded (:class: dropdown)": part.solution
+            and not part.folded,
+            "has no executed cell tagged solution": not any(c.execution_count for c in solutions),
+            "has a code cell tagged neither solution nor check": len(part.cells)
+            != len(solutions) + len(checks),
+            "defines a function and has no cell tagged check": _functions(solutions) and not checks,
+            f'has a check not named "{stem}/..."': any(f'"{stem}/' not in c.source for c in checks),
+        }
+        told += [f"{name} {flaw}" for flaw, there in flaws.items() if there]
+    for cell in _code(notebook):
+        if {"solution", "check"} & set(tags(cell)) and cell.id not in inside:
+            told.append(f"{_name(cell)} is tagged {tags(cell)} outside a solution")
+    return told
+
+
+def self_check(notebook: NotebookNode, stem: str) -> list[str]:
+    """The quiz has 3 questions or more."""
+    text = myst.sections(_markdown(notebook)).get("Self-check", "")
+    bodies = [b.body for b in myst.blocks(text) if isinstance(b, Directive) and b.name == "quiz"]
+    try:
+        count = sum(len(quiz.parse(body)) for body in bodies)
+    except ValueError as error:
+        return [str(error)]
+    return [] if count >= QUESTIONS else [f"the quiz has {count} questions, not {QUESTIONS}"]
+
+
+def reading(notebook: NotebookNode, stem: str) -> list[str]:
+    """Further reading cites something."""
+    text = myst.sections(_markdown(notebook)).get("Further reading", "")
+    return [] if "{cite" in text else ["Further reading cites nothing"]
+
+
+def words(notebook: NotebookNode, stem: str) -> list[str]:
+    """There are 2,000 to 3,500 words, not counting code, formulas, quiz and solutions."""
+    text = " ".join(_prose(block) for cell in _shown(notebook) for block in myst.walk(cell))
+    got = len(re.findall(r"[^\W\d_][\w'’-]*", text))
+    return [] if got in WORDS else [f"there are {got:,} words, not {WORDS[0]:,} to {WORDS[-1]:,}"]
+
+
+def code_lines(notebook: NotebookNode, stem: str) -> list[str]:
+    """At most 150 lines of code that are not blank, at most 25 lines in a cell."""
+    lines = [(_name(cell), cell.source.splitlines()) for cell in _code(notebook)]
+    total = sum(bool(line.strip()) for _, cell in lines for line in cell)
+    told = (
+        [f"there are {total} lines of code, more than {CODE_LINES}"] if total > CODE_LINES else []
+    )
+    return told + [
+        f"{name} has {len(cell)} lines, more than {CELL_LINES}"
+        for name, cell in lines
+        if len(cell) > CELL_LINES
+    ]
+
+
+def claims(notebook: NotebookNode, stem: str) -> list[str]:
+    """A cell is tagged claim, and each that is asserts something or has its output compared."""
+    found = [cell for cell in _code(notebook) if "claim" in tags(cell)]
+    told = [] if found else ["no cell is tagged claim"]
+    return told + [
+        f"{_name(cell)} claims nothing: no assert, no tag nbval-check-output"
+        for cell in found
+        if not _asserts(cell)
+    ]
+
+
+def package_code(notebook: NotebookNode, stem: str) -> list[str]:
+    """The chapter shows code from the package with `source`."""
+    calls = [node for node in ast.walk(code_tree(notebook)) if isinstance(node, ast.Call)]
+    shown = any(isinstance(node.func, ast.Name) and node.func.id == "source" for node in calls)
+    return [] if shown else ["no cell shows code of the package with source(...)"]
+
+
+def numbers(notebook: NotebookNode, stem: str) -> list[str]:
+    """A result in the text comes by glue, stands next to a claim cell, or beside a citation.
+
+    Results are percentages, decimal fractions outside formulas and code, and anything with ±. Next
+    to means: in the Markdown cell right above or below, up to the next heading of level 2. The
+    section Time, exercises and the quiz are left out: `time` and the checks look after them.
+    """
+    told = []
+    section = ""
+    for at, cell in enumerate(notebook.cells):
+        if cell.cell_type != "markdown":
+            continue
+        above, below = (
+            any("claim" in tags(near) and _asserts(near) for near in beside)
+            for beside in (notebook.cells[at - 1 : at], notebook.cells[at + 1 : at + 2])
+        )
+        pieces = list(myst.sections(cell.source).items())
+        for number, (title, text) in enumerate(pieces):
+            section = title or section
+            claimed = (above and number == 0) or (below and number == len(pieces) - 1)
+            if claimed or section in ("Time", "Exercises", "Self-check"):
+                continue
+            told += [
+                f"{found[0]!r} in {paragraph.strip()[:60]!r} comes from no cell"
+                for block in myst.walk(text)
+                for paragraph in (block if isinstance(block, str) else "").split("\n\n")
+                if "{cite" not in paragraph and (found := RESULT.search(_prose(paragraph)))
+            ]
+    return told
+
+
+def folded_proofs(notebook: NotebookNode, stem: str) -> list[str]:
+    """No proof is folded by itself: that breaks every folded block after it on the page."""
+    return [
+        "a prf:proof is folded; put it into a folded admonition"
+        for block in _walk(notebook)
+        if isinstance(block, Directive) and block.name == "prf:proof" and block.folded
+    ]
+
+
+RULES: dict[str, Callable[[NotebookNode, str], list[str]]] = {
+    rule.__name__: rule
+    for rule in (
+        *(counts, size, outputs, figures, known_tags, skeleton, time, summary, exercises),
+        *(self_check, reading, words, code_lines, claims, package_code, numbers, folded_proofs),
+    )
+}
+
+
+def functions(notebook: NotebookNode) -> set[str]:
+    """Return the names of the functions and classes a notebook defines."""
+    return _functions(_code(notebook))
+
+
+# --- reading a notebook ---------------------------------------------------------------------------
+
+
+def _code(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _markdown(notebook: NotebookNode) -> str:
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def _walk(notebook: NotebookNode) -> Iterator[str | Directive]:
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            yield from myst.walk(cell.source)
+
+
+def _name(cell: NotebookNode) -> str:
+    first = next(iter(cell.source.strip().splitlines()), "")
+    return f"cell {cell.id} (`{first}`)"
+
+
+def _texts(output: NotebookNode) -> Iterator[str]:
+    yield output.get("text", "")
+    for kind, data in output.get("data", {}).items():
+        if isinstance(data, str) and not kind.startswith("image/"):
+            yield data
+
+
+def _shows_image(output: NotebookNode) -> bool:
+    return any(kind.startswith("image/") for kind in output.get("data", {}))
+
+
+def _asserts(cell: NotebookNode) -> bool:
+    if cell.cell_type != "code":
+        return False
+    tree = code_tree(NotebookNode(cells=[cell]))  # type: ignore[no-untyped-call]
+    asserted = any(isinstance(node, ast.Assert) for node in ast.walk(tree))
+    return asserted or "nbval-check-output" in tags(cell)
+
+
+def _functions(cells: list[NotebookNode]) -> set[str]:
+    tree = code_tree(NotebookNode(cells=cells))  # type: ignore[no-untyped-call]
+    kinds = ast.FunctionDef | ast.ClassDef
+    return {node.name for node in tree.body if isinstance(node, kinds)}
+
+
+def _first_section(notebook: NotebookNode) -> int:
+    for at, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown" and len(myst.sections(cell.source)) > 1:
+            return at
+    return len(notebook.cells)
+
+
+def _labels(notebook: NotebookNode) -> set[str]:
+    """Return what a link can point at: labels in the text, and names of figures."""
+    text = _markdown(notebook)
+    named = {
+        cell.metadata.get("mystnb", {}).get("figure", {}).get("name") for cell in _code(notebook)
+    }
+    return {match["label"] for match in myst.LABEL.finditer(text)} | (named - {None})
+
+
+def _shown(notebook: NotebookNode) -> Iterator[str]:
+    """Yield the Markdown texts that are not folded away in solutions."""
+    solution = False
+    for cell in notebook.cells:
+        for block in myst.blocks(cell.source) if cell.cell_type == "markdown" else ():
+            if isinstance(block, Directive) and block.name in ("solution-start", "solution-end"):
+                solution = block.name == "solution-start"
+            elif not solution:
+                yield (
+                    block
+                    if isinstance(block, str)
+                    else f"{block.argument}\n\n{block.body}" * (block.name != "quiz")
+                )
+
+
+def _prose(block: str | Directive) -> str:
+    """Return a text without code, formulas, labels and what roles and links point at."""
+    if isinstance(block, Directive):
+        return block.argument if block.name != "math" else ""
+    text = re.sub(r"^ *(`{3,}|~{3,}).*?^ *\1 *$", "", block, flags=re.MULTILINE | re.DOTALL)
+    text = myst.LABEL.sub("", text)
+    text = re.sub(r"\{(?:glue|cite)[\w:]*\}`[^`]*`", "", text)
+    text = re.sub(myst.ROLE, lambda match: match["text"].partition("<")[0], text)
+    text = re.sub(f"{myst.DISPLAY}|{myst.MATH}", "", text, flags=re.DOTALL)
+    text = re.sub(myst.CODE, "", text, flags=re.DOTALL)
+    return re.sub(r"\]\([^)]*\)", "]", text)
