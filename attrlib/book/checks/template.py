@@ -14,7 +14,7 @@ from attrlib.book._exercises import expect, expect_close, run
 def twice_gradient(answer: object) -> str:
     """Compare with twice the gradient, on a small net and two random images."""
     generator = torch.Generator().manual_seed(1)
-    model = models.SmallCNN(generator=generator).eval()
+    model = models.SmallCNN(generator=generator)
     x, y = torch.rand(2, 1, 28, 28, generator=generator), torch.tensor([3, 7])
     tried, hint = "a random net and two random images", "Twice means every entry times two."
     got = run(answer, model, x, y, tried=tried, hint=hint)
