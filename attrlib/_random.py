@@ -35,5 +35,11 @@ def ball_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
     return points.view_as(x)
 
 
+def seed(generator: torch.Generator | None) -> int:
+    """A seed for a stream of its own, drawn from the generator."""
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**62, (), generator=generator, device=device))
+
+
 def _place(x: Tensor, generator: torch.Generator | None) -> torch.device:
     return x.device if generator is None else generator.device

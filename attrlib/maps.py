@@ -3,12 +3,11 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from attrlib import _check
-from attrlib.types import Heatmaps, Inputs, Masks
+from attrlib.types import Centers, Heatmaps, Inputs, Masks
 
 HeatmapMode = Literal["abs_sum", "sum", "max_abs"]
 
@@ -67,8 +66,6 @@ def topk_mask(a: Heatmaps, *, k: int) -> Masks:
     _check.heatmaps(a=a)
     _check.count(k=k, high=a[0].numel())
     rows = a.flatten(1)
-    if not len(rows):
-        return torch.zeros_like(a, dtype=torch.bool)
     # One selection instead of a sort: all above the k-th value, then its ties in order of the index.
     last = rows.kthvalue(rows.shape[1] - k + 1, dim=1, keepdim=True).values
     above, tied = rows > last, rows == last
@@ -134,12 +131,12 @@ def diverse_topk(a: Heatmaps, *, k: int, window: int) -> Masks:
     [[[1, 0, 1, 0, 0]]]
     """
     _check.heatmaps(a=a)
-    _check.count(k=k, high=a[0].numel() if len(a) else None)
+    _check.count(k=k, high=a[0].numel())
     _check.count(window=window, low=0)
     # Pixels become ranks, highest best and all different, so that ties are settled once. A pixel that
     # is the best left within its window is certain to be taken, whatever happens elsewhere: rounds of
     # such pixels give the greedy set in a few steps for all maps together.
-    size = a[0].numel() if len(a) else 0
+    size = a[0].numel()
     order = a.flatten(1).argsort(dim=1, descending=True, stable=True)
     places = torch.arange(size, 0, -1, device=a.device, dtype=torch.float32)
     rank = torch.zeros_like(order, dtype=torch.float32)
@@ -150,7 +147,7 @@ def diverse_topk(a: Heatmaps, *, k: int, window: int) -> Masks:
         taken |= best
         left = left.masked_fill(_highest_near(best.float(), window) > 0, 0)
     # The greedy picks come in falling order, so the first k are the k best of all that can be taken.
-    return taken & topk_mask(rank * taken, k=k) if len(a) else taken
+    return taken & topk_mask(rank * taken, k=k)
 
 
 def normalize(h: Heatmaps) -> Heatmaps:
@@ -174,7 +171,7 @@ def normalize(h: Heatmaps) -> Heatmaps:
     return h / torch.where(mean == 0, 1, mean)
 
 
-def mass_center(h: Heatmaps) -> Float[Tensor, "n 2"]:
+def mass_center(h: Heatmaps) -> Centers:
     r"""Return the centre of mass of each heatmap, as row and column in pixels.
 
     $$C = \frac{\sum_{ij} h_{ij} \, (i, j)}{\sum_{ij} h_{ij}}$$

@@ -163,7 +163,8 @@ def center_shift(a: Heatmaps, b: Heatmaps) -> PerSample:
         b: Heatmaps of the same shape.
 
     Returns:
-        Values (n,) >= 0; NaN where a map is zero. Unchanged when a map is multiplied by a positive number.
+        Values (n,) >= 0; NaN where a map is zero. Unchanged when a map is multiplied by a positive
+        number.
 
     Raises:
         ValueError: If the shapes differ, are not (n, h, w), or a map holds NaN or a negative number.
@@ -178,7 +179,7 @@ def center_shift(a: Heatmaps, b: Heatmaps) -> PerSample:
     for name, h in {"a": a, "b": b}.items():
         if bool((h < 0).any()):
             raise ValueError(f"Expected {name} to be non-negative, got {float(h.min()):.4g}")
-    shift = (mass_center(a) - mass_center(b)).norm(dim=1)
+    shift: Tensor = (mass_center(a) - mass_center(b)).norm(dim=1)
     zero = (a == 0).flatten(1).all(1) | (b == 0).flatten(1).all(1)
     return shift.masked_fill(zero, torch.nan)
 

@@ -26,6 +26,9 @@ Heatmaps: TypeAlias = Float[Tensor, "n h w"]
 Masks: TypeAlias = Bool[Tensor, "n h w"]
 """Sets of pixels."""
 
+Centers: TypeAlias = Float[Tensor, "n 2"]
+"""Points in the image plane: row and column, in pixels."""
+
 PerSample: TypeAlias = Float[Tensor, " n"]
 """One number per sample; whoever reports it does the averaging."""
 
