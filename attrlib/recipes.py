@@ -44,8 +44,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 name="natural",
                 model=SmallCNN,
                 loss=Loss(terms={"cross_entropy": CrossEntropy()}, weights={"cross_entropy": 1.0}),
-                config=TrainConfig(epochs=10),
-                source="Ordinary training; the rate and the number of epochs were chosen on the "
+                config=TrainConfig(epochs=10, batch_size=64, lr=3e-3),
+                source="Ordinary training; learning rate and batch size were chosen on the "
                 "validation split.",
             ),
         ]
