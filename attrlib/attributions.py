@@ -115,7 +115,7 @@ def integrated_gradients(
     x: Inputs,
     y: Labels,
     *,
-    baseline: Inputs | None = None,
+    baseline: Tensor | None = None,
     steps: int = 32,
     generator: torch.Generator | None = None,
 ) -> Inputs:
