@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from attrlib import attributions
+from tools.chapters import chapters
 from tools.lock import PLATFORM
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -202,6 +203,11 @@ def test_texts_name_only_commands_that_exist() -> None:
     for name in ["README.md", "CONTRIBUTING.md"]:
         for target in re.findall(r"`make ([a-z]+)", (ROOT / name).read_text()):
             assert f"\n{target}:" in makefile, f"{name}: make {target}"
+
+
+def test_readme_lists_the_chapters() -> None:
+    ready = re.findall(r"^\| `([\w-]+)` .*\| ready \|$", (ROOT / "README.md").read_text(), re.M)
+    assert ready == list(chapters(ROOT))
 
 
 # ---- the package -----------------------------------------------------------------------------
