@@ -47,7 +47,7 @@ def repair(page: str) -> str:
     return page
 
 
-class ByAuthor(Style):  # type: ignore[misc]
+class ByAuthor(Style):
     """Entries in the order of their authors, family name first."""
 
     default_name_style = "lastfirst"
