@@ -6,16 +6,26 @@ from pathlib import Path
 
 import nbformat
 import yaml
-from nbformat import NotebookNode
+from nbformat import NotebookNode, v4
 
 ROOT = Path(__file__).resolve().parents[1]
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def pages(root: Path = ROOT) -> dict[str, Path]:
+    """Return the files of the pages in `_toc.yml` that exist, by the name they have there."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    found = {}
+    for name in (toc["root"], *_files(toc)):
+        for path in (root / f"{name}.ipynb", root / f"{name}.md"):
+            if path.exists():
+                found[name] = path
+    return found
 
 
 def chapters(root: Path = ROOT) -> dict[str, Path]:
-    """Return the notebooks listed in `_toc.yml`, by stem, in the order of the book."""
-    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    paths = [(root / name).with_suffix(".ipynb") for name in _files(toc)]
-    return {path.stem: path for path in paths if path.exists()}
+    """Return the notebooks of the book, by stem, in the order of the book."""
+    return {path.stem: path for path in pages(root).values() if path.suffix == ".ipynb"}
 
 
 def _files(entry: object) -> Iterator[str]:
@@ -52,3 +62,23 @@ def write(notebook: NotebookNode, path: Path) -> None:
 def tags(cell: NotebookNode) -> list[str]:
     """Return the tags of a cell."""
     return list(cell.metadata.get("tags", []))
+
+
+def code_cell(source: str, *, name: str, tags: list[str]) -> NotebookNode:
+    """Return a code cell that was not run."""
+    cell: NotebookNode = v4.new_code_cell(source, id=name, metadata={"tags": tags})  # type: ignore[no-untyped-call]
+    return cell
+
+
+def markdown_cell(source: str, *, name: str) -> NotebookNode:
+    """Return a Markdown cell."""
+    cell: NotebookNode = v4.new_markdown_cell(source, id=name)  # type: ignore[no-untyped-call]
+    return cell
+
+
+def notebook_of(cells: list[NotebookNode]) -> NotebookNode:
+    """Return a notebook for the kernel every chapter uses."""
+    metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    notebook: NotebookNode = v4.new_notebook(cells=cells, metadata=metadata)  # type: ignore[no-untyped-call]
+    notebook.nbformat_minor = 5
+    return notebook

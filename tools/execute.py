@@ -25,9 +25,8 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode, from_dict
 
 from tools import fingerprint
-from tools.chapters import ROOT, chapters, read, write
+from tools.chapters import KERNEL, ROOT, chapters, read, write
 
-KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 CELL_METADATA = ("tags", "mystnb")
 CELL_SECONDS = 1200
 

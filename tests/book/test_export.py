@@ -1,0 +1,341 @@
+"""Plain copies of the chapters: no MyST is left, the solved one runs, the other stops where it must."""
+
+import copy
+import functools
+import importlib.util
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from template_chapter import template
+
+from tools import export
+from tools.chapters import ROOT, chapters, read, tags
+from tools.plain import Plain, folded
+from tools.references import Book, of_book, texts
+
+ADDRESS = "https://example.org/book.git"
+CHAPTERS = chapters()
+STEMS = ["template", *CHAPTERS]
+MYST = {
+    "directive": re.compile(r"^ *(`{3,}|:{3,})\{", re.MULTILINE),
+    "role": re.compile(r"\{[\w:+-]+\}`"),
+    "label": re.compile(r"^\([\w:.-]+\)=", re.MULTILINE),
+    "comment": re.compile(r"^%|^\+\+\+", re.MULTILINE),
+    "attributes": re.compile(r"[\])`]\{[.#]"),
+    "link to a page": re.compile(r"\]\([^)]*\.(md|ipynb)[)#]"),
+    "link to a label": re.compile(r"\]\(#[a-z0-9]+(-[a-z0-9]+)*\)"),
+}
+
+
+@functools.cache
+def book() -> Book:
+    found = of_book()
+    found.add("template", texts(template()))
+    return found
+
+
+def exported(stem: str, *, solved: bool) -> NotebookNode:
+    notebook = template() if stem == "template" else read(CHAPTERS[stem])
+    folder = CHAPTERS.get(stem, ROOT / "book" / "preface.md").parent
+    return export.export(notebook, stem, book=book(), solved=solved, folder=folder, address=ADDRESS)
+
+
+def without_code(text: str) -> str:
+    """Return a Markdown text without code, which may show anything."""
+    return re.sub(
+        r"^ *```\w*\n.*?^ *```$|`[^`{}]*`(?!\{)", "", text, flags=re.DOTALL | re.MULTILINE
+    )
+
+
+# --- text -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solved", [False, True])
+@pytest.mark.parametrize("stem", STEMS)
+def test_no_myst_is_left(stem: str, solved: bool) -> None:
+    for cell in exported(stem, solved=solved).cells:
+        for name, pattern in MYST.items() if cell.cell_type == "markdown" else ():
+            found = pattern.search(without_code(cell.source))
+            assert not found, f"{name} {found and found[0]!r} in {cell.source}"
+        assert cell.cell_type == "markdown" or "glue" not in cell.source
+        assert cell.get("outputs", []) == []
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_formulas_use_no_macro_of_the_book(stem: str) -> None:
+    text = "\n\n".join(c.source for c in exported(stem, solved=True).cells if c.cell_type != "code")
+    formulas = "".join(re.findall(r"\$\$.+?\$\$|\$[^$]+\$", text, re.DOTALL))
+    own = rf"\\({'|'.join(book().macros)})(?![A-Za-z])"
+    assert not re.findall(own, formulas)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_student_copy_has_the_exercises_and_not_the_solutions(stem: str) -> None:
+    student, solution = exported(stem, solved=False), exported(stem, solved=True)
+    assert [c.id for c in student.cells if c.cell_type == "code"] == [
+        c.id for c in solution.cells if c.cell_type == "code"
+    ]
+    solved = {cell.id: cell.source for cell in solution.cells}
+    stubs = [cell for cell in student.cells if "solution" in tags(cell)]
+    assert len(stubs) >= 4
+    for cell in stubs:
+        assert "raise NotImplementedError('Exercise: " in cell.source
+        assert cell.source != solved[cell.id]
+    for cell in student.cells:
+        assert "#### Solution" not in cell.source
+        if cell.cell_type == "code" and "solution" not in tags(cell):
+            assert cell.source == solved[cell.id]
+    assert sum("#### Solution" in text for text in solved.values()) >= 4
+
+
+def test_the_template_becomes_plain_text() -> None:
+    cells = exported("template", solved=True).cells
+    text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    share = book().glued["template", "template_share"]
+    expected = [
+        "**Figure 1.** An image and its gradient. *In words:* On the left a boot in grey",
+        "the page *Notation*",
+        "The gradient holds the slope",
+        "([Baehrens et al., 2010](https://arxiv.org/abs/0912.1128))",
+        "[Sundararajan et al. (2017)](https://",
+        "Take ${f_{{y}}}({\\mathbf{x}}) = 3 x_1 - x_2$.",
+        f"a share of {float(share):.2f} of all slopes",
+        "Figure 1 shows one of them",
+        "> **What to remember**\n>\n> A slope",
+        "[An idea](#An-idea)",
+        "### Exercise 1: Twice the gradient",
+        "#### Solution\n\nThe gradient is linear",
+        "<details>\n<summary>Hint</summary>\n\nThe function `attributions.gradient`",
+        "**1.** What does ${\\nabla\\!",
+        "<summary>From memory.</summary>\n\n**Not quite.** Then they would go stale.",
+    ]
+    for piece in expected:
+        assert piece in text
+
+
+# --- single elements ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plain() -> Plain:
+    cell = new_code_cell(
+        outputs=[
+            new_output(
+                "display_data",
+                metadata={"scrapbook": {"name": "share"}},
+                data={"application/papermill.record/text/plain": "0.756"},
+            )
+        ]
+    )
+    found = Book(
+        macros={"vec": ("{\\mathbf{#1}}", 1), "inp": ("\\vec{x}", 0), "in": ("i", 0)},
+        citations=dict(of_book().citations),
+    )
+    found.add("one", ["# One\n\n(here)=\n## A *good* part\n\n$$a = b$$ (balance)", cell])
+    found.add("two", ["# Two\n\n(there)=\n## Elsewhere"])
+    return Plain(found, "one")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("$\\inp + \\in \\infty$", "${{\\mathbf{x}}} + {i} \\infty$"),
+        ("$\\vec{a_{\\inp}}$", "${\\mathbf{a_{{{\\mathbf{x}}}}}}$"),
+        ("`$\\inp$`", "`$\\inp$`"),
+        ("```python\n$\\inp$ {ref}`x`\n```", "```python\n$\\inp$ {ref}`x`\n```"),
+        ("```{math}\n:label: balance\na\n```", "$$\na \\tag{1}\n$$"),
+        ("$$a$$ (balance)", "$$\na \\tag{1}\n$$"),
+        ("By {eq}`balance`.", "By (1)."),
+        ("{ref}`here`", "[A *good* part](#A-good-part)"),
+        ("{ref}`words <here>` and [more](#here)", "[words](#A-good-part) and [more](#A-good-part)"),
+        ("{ref}`there`", "Elsewhere in *Two*"),
+        ("[](two.ipynb), {doc}`x <../two>`", "*Two*, *x*"),
+        ("[site](https://example.org/a.md)", "[site](https://example.org/a.md)"),
+        ("{term}`heatmaps <heatmap>` {py:func}`~a.b`", "heatmaps `a.b`"),
+        ("{glue:text}`share` {glue}`share:.1f`", "0.756 0.8"),
+        ("{glue:text}`part/one.ipynb::share:.2f`", "0.76"),
+        ("{cite:t}`smilkov2017smoothgrad`", "[Smilkov et al. (2017)](https://arxiv.org/abs/1706.03825)"),
+        (":::{note}\nOne\n\n- two\n:::", "> **Note**\n>\n> One\n>\n> - two"),
+        ("```{seealso} One\n```", "> **See also**\n>\n> One"),
+        (":::{dropdown} Open *me*\nText\n:::", folded("Open *me*", "Text")),
+        ("::::{note}\n:::{tip}\nIn\n:::\n::::", "> **Note**\n>\n> > **Tip**\n> >\n> > In"),
+        ("```{prf:theorem} Bound\nText\n```", "> **Theorem (Bound)**\n>\n> Text"),
+        ("```{code-block} console\n$ make {book}`x`\n```", "```console\n$ make {book}`x`\n```"),
+        ("(label)=\n# Title\n% comment\n+++\nEnd", "# Title\nEnd"),
+        ("![A boot](boot.png){.small}", "![A boot](boot.png)"),
+        ("costs \\$3 and \\$4", "costs \\$3 and \\$4"),
+    ],
+)  # fmt: skip
+def test_each_element_has_a_plain_form(plain: Plain, text: str, expected: str) -> None:
+    assert plain.convert(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{unknown}`x`", "Expected role .* got {unknown}"),
+        ("```{mermaid}\n```", "Expected directive .* got {mermaid}"),
+        ("{ref}`nowhere`", "Expected label .* got 'nowhere'"),
+        ("[](nowhere.md)", "Expected link .* got 'nowhere.md'"),
+        ("{cite:p}`nobody1900`", "Expected citation .* got 'nobody1900'"),
+        ("{glue:text}`nothing:.2f`", "Expected glued key .* one, got 'nothing'"),
+        ("```{note}\nnever closed", "Expected a fence ``` that closes '```{note}'"),
+    ],
+)
+def test_what_has_no_plain_form_is_an_error(plain: Plain, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plain.convert(text)
+
+
+def test_figure_files_travel_with_the_cell(tmp_path: Path, plain: Plain) -> None:
+    (tmp_path / "boot.png").write_bytes(b"picture")
+    text = "![A boot](boot.png)\n\n```{figure} boot.png\n:alt: The boot\nIts caption.\n```"
+    notebook = new_notebook(cells=[new_markdown_cell(text)])
+    cell = export.export(
+        notebook, "one", book=plain.book, solved=True, folder=tmp_path, address=ADDRESS
+    ).cells[1]
+    assert cell.attachments == {"boot.png": {"image/png": "cGljdHVyZQ=="}}
+    assert cell.source == (
+        "![A boot](attachment:boot.png)\n\n![The boot](attachment:boot.png)\n\nIts caption."
+    )
+
+
+def test_stored_values_are_left_out_of_the_code() -> None:
+    source = "from myst_nb import glue\nx = 1\nglue(\n    'x', x, display=False\n)\nx"
+    assert export._without_glue(source) == "x = 1\nx"
+    with pytest.raises(ValueError, match=r"Expected glue.* on a line of its own, got .for k in"):
+        export._without_glue("for k in 'ab':\n    glue(k, 1)")
+
+
+def test_stubs_keep_signature_docstring_and_imports() -> None:
+    source = (
+        "import torch\n\n@torch.no_grad()\ndef f(x: int, *, k: int = 3) -> int:\n"
+        '    """Return k x."""\n    y = k * x\n    return y\n\nprint(f(2))'
+    )
+    assert export.stub(source, "It's k") == (
+        "import torch\n\n\n@torch.no_grad()\ndef f(x: int, *, k: int=3) -> int:\n"
+        '    """Return k x."""\n    raise NotImplementedError("Exercise: It\'s k")'
+    )
+    assert export.stub("a = 1\nanswer = a + 1", "Sum") == (
+        "# Your turn: set `answer`.\nraise NotImplementedError('Exercise: Sum')"
+    )
+    assert export.stub("plot()", "Plot").startswith("# Your turn: write your answer.\nraise")
+
+
+# --- the first cell -------------------------------------------------------------------------------
+
+
+def bootstrap(code: str = "") -> str:
+    notebook = new_notebook(cells=[new_code_cell(code)])
+    return export._bootstrap(notebook, ADDRESS).source
+
+
+def test_the_first_cell_does_nothing_where_all_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[object] = []
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: called.append(args))
+    for _ in range(2):
+        exec(bootstrap("import captum"), {})
+    assert called == []
+
+
+def test_the_first_cell_installs_what_is_missing_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = {"attrlib", "efficientnet_lite_pytorch", "captum"}
+    commands: list[list[str]] = []
+    real = importlib.util.find_spec
+
+    def install(command: list[str], *, check: bool) -> None:
+        assert check
+        commands.append(command)
+        missing.clear()
+
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in missing else real(name)
+    )
+    monkeypatch.setattr(subprocess, "run", install)
+    for _ in range(2):
+        exec(bootstrap("import captum.attr\nmodels.imagenet()"), {})
+    (command,) = commands
+    assert command[1:5] == ["-m", "pip", "install", "--quiet"]
+    assert command[5:] == [f"attrlib[imagenet] @ git+{ADDRESS}", "captum"]
+
+
+def test_the_project_says_where_the_repository_is(tmp_path: Path) -> None:
+    assert export.repository().startswith("https://")
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n')
+    with pytest.raises(ValueError, match=r"Expected .* project.urls.Repository, got none"):
+        export.repository(tmp_path)
+
+
+def test_the_command_writes_two_copies_of_each_chapter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export.main(["--out", str(tmp_path)]) == 0
+    names = sorted(f"{stem}.ipynb" for stem in CHAPTERS)
+    for kind in ("student", "solution"):
+        assert sorted(os.listdir(tmp_path / kind)) == names
+    assert len(capsys.readouterr().out.splitlines()) == 2 * len(names)
+
+
+# --- running them ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[NotebookNode], Path], None]:
+    """Return a function that runs cells one after the other on one kernel, whatever they raise."""
+    monkeypatch.delenv("ATTRLIB_BUDGET", raising=False)
+
+    def execute(cells: list[NotebookNode], folder: Path) -> None:
+        notebook = new_notebook(cells=cells)
+        client = NotebookClient(
+            notebook,
+            kernel_name="python3",
+            timeout=300,
+            allow_errors=True,
+            resources={"metadata": {"path": str(folder)}},
+        )
+        client.execute()
+
+    return execute
+
+
+def raised(cells: list[NotebookNode]) -> dict[str, str]:
+    """Return the error of each cell that raised, by id."""
+    return {
+        cell.id: f"{output.ename}: {output.evalue}"
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "error"
+    }
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_solved_copy_runs_and_the_other_fails_only_at_exercises(
+    stem: str, tmp_path: Path, run: Callable[[list[NotebookNode], Path], None]
+) -> None:
+    """Both copies run on one kernel: up to the first solution their code is the same.
+
+    The first cell, which installs what is missing, runs twice.
+    """
+    student = [c for c in exported(stem, solved=False).cells if c.cell_type == "code"]
+    solution = [c for c in exported(stem, solved=True).cells if c.cell_type == "code"]
+    first = next(at for at, cell in enumerate(student) if "solution" in tags(cell))
+    assert [c.source for c in student[:first]] == [c.source for c in solution[:first]]
+    again = copy.deepcopy(solution[0])
+    again.id = "again"
+    for cell in student:
+        cell.id = f"student-{cell.id}"
+    run([*solution[:first], again, *student[first:], *solution[first:]], tmp_path)
+    assert raised([again, *solution]) == {}
+    failed = raised(student[first:])
+    exercises = {c.id for c in student if {"solution", "check"} & set(tags(c))}
+    checks = {c.id for c in student if "check" in tags(c)}
+    assert set(failed) <= exercises
+    assert checks <= set(failed)
+    assert all(re.match("NotImplementedError|WrongAnswer|NameError", e) for e in failed.values())
