@@ -38,14 +38,14 @@ lint: setup  ## style, types and direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: setup  ## tests of the package and of the project, examples in docstrings
-	$(BIN)/pytest tests attrlib --ignore=tests/book --doctest-modules --cov
+unit: setup  ## test package, tools, notebooks' form and examples in docstrings
+	$(BIN)/pytest tests attrlib --ignore=tests/book/test_pages.py --doctest-modules --cov
 
 notebooks: setup  ## execute all chapters with the quick budget and check their claims
 	env -u ATTRLIB_BUDGET $(BIN)/pytest --nbval-lax --nbval-current-env book
 
-pages: setup  ## check notebooks, build and pages of the book
-	$(BIN)/pytest tests/book
+pages: setup  ## build the book and check its pages in a browser
+	$(BIN)/pytest tests/book/test_pages.py
 
 speed: setup  ## measure how fast the attributions are beside other libraries
 	$(BIN)/python -m tests.speed
