@@ -298,7 +298,7 @@ def test_derivatives_are_right(row: Row, device: torch.device) -> None:
         pytest.skip("not promised")
     case = _case(row, torch.float64, device, n=2)
     leaves = [t.clone().requires_grad_() for t in case.tensors]
-    assert torch.autograd.gradcheck(case, leaves, raise_exception=True)
+    assert torch.autograd.gradcheck(case, leaves, fast_mode=True)
 
 
 @every_row
