@@ -61,7 +61,9 @@ def ascend(
     """
     check_climb(steps=steps, step_size=step_size)
     _check.floating(x=x)
+    _check.finite(x=x)
     _check.pixels(x=x)
+    _check.recording(x)
     if start is not None:
         _check.same_shape(start=start, x=x)
     last = x
@@ -112,10 +114,7 @@ class Best:
     ) -> None:
         self.z, self._score, self._admissible = x.clone(), score, admissible
         self._lowest = score(x)
-        if self._lowest.shape != (len(x),):
-            raise ValueError(
-                f"Expected score of shape ({len(x)},), got {tuple(self._lowest.shape)}"
-            )
+        _one_each(x, score=self._lowest)
 
     def consider(self, z: Tensor) -> None:
         """Keep the rows of `z` that score lower; an undefined score (NaN) is never lower."""
@@ -176,10 +175,19 @@ def _slope(objective: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     z = z.detach().requires_grad_()
     with torch.enable_grad():
         value = objective(z)
-    if value.shape != (len(z),):
-        raise ValueError(f"Expected objective of shape ({len(z)},), got {tuple(value.shape)}")
+        total = value.sum()
+    _one_each(z, objective=value)
     if not value.requires_grad:
         return torch.zeros_like(z)
-    (grad,) = torch.autograd.grad(value.sum(), z, materialize_grads=True)
+    (grad,) = torch.autograd.grad(total, z, materialize_grads=True)
     _check.finite(gradient=grad)
     return grad
+
+
+def _one_each(x: Tensor, **values: Tensor) -> None:
+    for name, value in values.items():
+        if value.shape != (len(x),):
+            raise ValueError(
+                f"Expected {name} of one value for each of {len(x)} samples, "
+                f"got shape {tuple(value.shape)}"
+            )

@@ -153,7 +153,8 @@ class PGD:
                 a gradient is not finite.
         """
         _check.labelled(x, y)
-        start = self.ball.sample(x.detach(), generator) if self.random_start else None
+        x = x.detach()
+        start = self.ball.sample(x, generator) if self.random_start else x
         return ascend(
             functools.partial(_cross_entropy, model, y),
             x,
@@ -161,7 +162,6 @@ class PGD:
             steps=self.steps,
             step_size=self.step_size,
             start=start,
-            generator=generator,
         )
 
 
