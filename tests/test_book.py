@@ -3,11 +3,12 @@
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from attrlib import attributions, book
-from attrlib.book import WrongAnswer, _exercises
+from attrlib.book import WrongAnswer, _exercises, _glue
 
 COLUMNS = "model,score,commit,date,device,versions,seconds\n"
 ROW = "natural,0.5,abc1234,2026-11-21,cpu,python 3.11 torch 2.14,1.5\n"
@@ -31,6 +32,31 @@ def test_an_unknown_budget_is_an_error(monkeypatch: pytest.MonkeyPatch, value: s
     monkeypatch.setenv("ATTRLIB_BUDGET", value)
     with pytest.raises(ValueError, match=f"Expected ATTRLIB_BUDGET .* got '{value}'"):
         book.budget(quick=8, full=500)
+
+
+# --- glue -----------------------------------------------------------------------------------------
+
+
+def test_glue_stores_plain_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[object, object]] = []
+    monkeypatch.setattr(
+        _glue, "display", lambda data, *, metadata, raw: shown.append((data, metadata))
+    )
+    book.glue(name="boot", count=3, share=np.float64(0.5), gap=torch.tensor(0.25))
+    assert [data["application/papermill.record/text/plain"] for data, _ in shown] == [
+        "'boot'",
+        "3",
+        "0.5",
+        "0.25",
+    ]
+    assert [metadata["scrapbook"]["name"] for _, metadata in shown] == [
+        "name",
+        "count",
+        "share",
+        "gap",
+    ]
+    with pytest.raises(TypeError, match="None"):
+        book.glue(x=None)
 
 
 # --- results --------------------------------------------------------------------------------------

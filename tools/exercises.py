@@ -9,11 +9,11 @@ from tools.myst import Directive
 
 
 class Exercise:
-    """An exercise as it is spread over cells: its text, hints, and the code cells of its solution."""
+    """An exercise as it is spread over cells: text, hints, and its solution's text and code cells."""
 
     def __init__(self, start: Directive) -> None:
         self.title, self.label = start.argument, start.options.get("label", "")
-        self.text, self.hints = "", ""
+        self.text, self.hints, self.answer = "", "", ""
         self.solution, self.folded = False, False
         self.cells: list[NotebookNode] = []
 
@@ -31,6 +31,8 @@ def parts(notebook: NotebookNode) -> Iterator[Exercise]:
             if isinstance(block, str):
                 if part and place == "exercise-start":
                     part.text += block
+                elif part and place == "solution-start":
+                    part.answer += block.strip()
             elif block.name == "exercise-start":
                 if part:
                     yield part

@@ -126,28 +126,15 @@ def stub(source: str, title: str) -> str:
 
 
 def _without_glue(source: str) -> str:
-    """Return code without the lines that store values for the book's text.
-
-    Raises:
-        ValueError: If a value is glued inside a loop or function, where a line cannot be dropped.
-    """
+    """Return code without the lines whose only purpose is to store values for the book's text."""
     lines = source.splitlines()
-    plain = ["" if line.startswith(("%", "!")) else line for line in lines]
-    tree = ast.parse("\n".join(plain))
+    tree = ast.parse("\n".join("" if line.startswith(("%", "!")) else line for line in lines))
     dropped: set[int] = set()
     for node in tree.body:
-        imported = isinstance(node, ast.ImportFrom) and node.module == "myst_nb"
-        stored = isinstance(node, ast.Expr) and _is_glue(node.value)
-        if imported or stored:
+        call = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "glue":
             dropped |= set(range(node.lineno - 1, node.end_lineno or node.lineno))
-        elif any(_is_glue(inner) for inner in ast.walk(node)):
-            raise ValueError(f"Expected glue(...) on a line of its own, got {ast.unparse(node)!r}")
-    kept = [line for number, line in enumerate(lines) if number not in dropped]
-    return "\n".join(kept).strip()
-
-
-def _is_glue(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and ast.unparse(node.func) in ("glue", "myst_nb.glue")
+    return "\n".join(line for number, line in enumerate(lines) if number not in dropped).strip()
 
 
 def _caption(cell: NotebookNode, plain: Plain) -> NotebookNode:

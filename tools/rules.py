@@ -168,9 +168,10 @@ def summary(notebook: NotebookNode, stem: str) -> list[str]:
 
 
 def exercises(notebook: NotebookNode, stem: str) -> list[str]:
-    """There are 4 exercises or more, each with difficulty, minutes, hint, and an executed solution."""
+    """There are 4 exercises or more with an executed solution; each has all its parts."""
     found = list(exercise_parts(notebook))
-    told = [] if len(found) >= EXERCISES else [f"there are {len(found)} exercises, not {EXERCISES}"]
+    run = sum(any(cell.execution_count for cell in part.cells) for part in found)
+    told = [] if run >= EXERCISES else [f"there are {run} exercises with code, not {EXERCISES}"]
     inside = {cell.id for part in found for cell in part.cells}
     for part in found:
         name = f"exercise {part.title!r}"
@@ -185,7 +186,8 @@ def exercises(notebook: NotebookNode, stem: str) -> list[str]:
             "has no solution": not part.solution,
             "has a solution that is not folded (:class: dropdown)": part.solution
             and not part.folded,
-            "has no executed cell tagged solution": not any(c.execution_count for c in solutions),
+            "has a solution without text and code": not part.cells and not part.answer,
+            "has no cell tagged solution": part.cells and not solutions,
             "has a code cell tagged neither solution nor check": len(part.cells)
             != len(solutions) + len(checks),
             "defines a function and has no cell tagged check": _functions(solutions) and not checks,
@@ -223,9 +225,10 @@ def words(notebook: NotebookNode, stem: str) -> list[str]:
 
 
 def code_lines(notebook: NotebookNode, stem: str) -> list[str]:
-    """At most 150 lines of code that are not blank, at most 25 lines in a cell."""
+    """At most 150 lines of code, not counting blank ones and solutions; at most 25 in a cell."""
     lines = [(_name(cell), cell.source.splitlines()) for cell in _code(notebook)]
-    total = sum(bool(line.strip()) for _, cell in lines for line in cell)
+    counted = [cell for cell in _code(notebook) if not {"solution", "check"} & set(tags(cell))]
+    total = sum(bool(line.strip()) for cell in counted for line in cell.source.splitlines())
     told = (
         [f"there are {total} lines of code, more than {CODE_LINES}"] if total > CODE_LINES else []
     )

@@ -1,9 +1,11 @@
 """Numbers that a cell hands to the text around it."""
 
+from typing import SupportsFloat
+
 from IPython.display import display
 
 
-def glue(**values: float | int | str) -> None:
+def glue(**values: SupportsFloat | str) -> None:
     """Store values under their names, for ``{glue:text}`` roles in the text; nothing is shown.
 
     The same record as `myst_nb.glue` writes, without needing the book's builder where a notebook runs.
@@ -16,7 +18,7 @@ def glue(**values: float | int | str) -> None:
         TypeError: If a value is neither a number nor a string.
     """
     for name, value in values.items():
-        plain = value if isinstance(value, int | float | str) else float(value)
+        plain = value if type(value) in (int, float, str) else float(value)
         display(  # type: ignore[no-untyped-call]
             {"application/papermill.record/text/plain": repr(plain)},
             metadata={"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}},
