@@ -53,6 +53,7 @@ class TopK:
         Raises:
             ValueError: If the shapes differ, are not (n, channels, h, w), or `k` exceeds h·w.
         """
+        _pair(a, b)
         return self.against(a)(b)
 
     def against(self, a: Inputs) -> Callable[[Tensor], Tensor]:
@@ -91,8 +92,8 @@ class MassCenter:
         Raises:
             ValueError: If the shapes differ or are not (n, channels, h, w).
         """
-        _check.same_shape(a=a, b=b)
-        shift = mass_center(to_heatmap(b)) - mass_center(to_heatmap(a.detach()))
+        _pair(a, b)
+        shift = mass_center(to_heatmap(b)) - mass_center(to_heatmap(a))
         zero = (a == 0).flatten(1).all(1) | (b == 0).flatten(1).all(1)
         return torch.where(zero, 0, shift.square().sum(1))
 
@@ -137,7 +138,7 @@ class TargetMap:
         Raises:
             ValueError: If the shapes differ or do not fit the target.
         """
-        _check.same_shape(a=a, b=b)
+        _pair(a, b)
         heat = normalize(to_heatmap(b))
         target = self.target if self.target.ndim == 3 else self.target[None]
         if target.shape[1:] != heat.shape[1:] or len(target) not in (1, len(heat)):
@@ -169,9 +170,8 @@ class Cosine:
         Raises:
             ValueError: If the shapes differ.
         """
-        _check.floating(a=a, b=b)
-        _check.same_shape(a=a, b=b)
-        one, other = _unit(a.detach()), _unit(b)
+        _pair(a, b)
+        one, other = _unit(a), _unit(b)
         zero = (a == 0).flatten(1).all(1) | (b == 0).flatten(1).all(1)
         return torch.where(zero, 0, 1 - (one * other).sum(1))
 
@@ -181,6 +181,11 @@ def against(objective: Objective, a: Tensor) -> Callable[[Tensor], Tensor]:
     prepare: Callable[[Tensor], Callable[[Tensor], Tensor]] | None
     prepare = getattr(objective, "against", None)
     return functools.partial(objective, a) if prepare is None else prepare(a)
+
+
+def _pair(a: Tensor, b: Tensor) -> None:
+    _check.floating(a=a, b=b)
+    _check.same_shape(a=a, b=b)
 
 
 def _minus_mass(chosen: Tensor, b: Tensor) -> Tensor:
