@@ -15,14 +15,15 @@ HeatmapMode = Literal["abs_sum", "sum", "max_abs"]
 def to_heatmap(a: Inputs, *, mode: HeatmapMode = "abs_sum") -> Heatmaps:
     r"""Reduce the channels of attribution maps to one number per pixel.
 
-    $$h_{ij} = \sum_c |a_{cij}| \quad (\text{abs\_sum}), \qquad
-      \sum_c a_{cij} \quad (\text{sum}), \qquad \max_c |a_{cij}| \quad (\text{max\_abs})$$
+    $$h_{ij} = \sum_c |a_{cij}| \quad\text{or}\quad \sum_c a_{cij} \quad\text{or}\quad
+      \max_c |a_{cij}|$$
 
     Args:
         a: Maps (n, channels, h, w), signed.
-        mode: `abs_sum`, the convention of the attribution-robustness papers: no channel can cancel
-            another, and the sign is lost. `sum` keeps the sign and the completeness of integrated
-            gradients, and lets channels cancel. `max_abs` is the reduction of the first saliency maps.
+        mode: The three formulas in order. `abs_sum` is the convention of the attribution-robustness
+            papers: no channel can cancel another, and the sign is lost. `sum` keeps the sign and the
+            completeness of integrated gradients, and lets channels cancel. `max_abs` is the
+            reduction of the first saliency maps.
 
     Returns:
         Heatmaps (n, h, w); non-negative except for `sum`. Differentiable in `a`.

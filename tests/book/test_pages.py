@@ -1,0 +1,133 @@
+"""The built pages: they stand alone, work in a browser and can be read by everyone."""
+
+import re
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup, Tag
+from conftest import Build, toc_pages
+from looking import Visit, look
+from playwright.sync_api import Browser
+
+PAGES = toc_pages()
+IMAGE_NAME = re.compile(r"\.(png|jpe?g|gif|svg|webp)$", re.I)
+BYTES = 1_500_000
+
+
+@cache
+def _soup(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+@cache
+def _anchors(path: Path) -> frozenset[str]:
+    return frozenset(str(tag["id"]) for tag in _soup(path).find_all(id=True))
+
+
+def broken(path: Path) -> list[str]:
+    """Return the links and embedded files of a page that do not exist, or that are elsewhere."""
+    wrong = []
+    for tag in _soup(path).find_all(["a", "img", "link", "script", "source", "iframe"]):
+        target = tag.get("href") or tag.get("src")
+        if not target:
+            continue
+        parts = urlsplit(str(target))
+        if parts.scheme or parts.netloc:
+            if tag.name != "a" and parts.scheme != "data":
+                wrong.append(f"not part of the book: {target}")
+            continue
+        file = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+        if not file.is_file():
+            wrong.append(f"no such file: {target}")
+        elif parts.fragment and file.suffix == ".html" and tag.name == "a":
+            if unquote(parts.fragment) not in _anchors(file):
+                wrong.append(f"no such place: {target}")
+    return wrong
+
+
+def unspoken(path: Path) -> list[str]:
+    """Return the pictures of a page whose text alternative says nothing."""
+    pictures = _article(path).find_all("img")
+    texts = [(str(picture.get("src")), str(picture.get("alt", "")).strip()) for picture in pictures]
+    return [source for source, alt in texts if len(alt) < 15 or IMAGE_NAME.search(alt)]
+
+
+def weight(path: Path) -> int:
+    """Return the bytes of a page and of the pictures only it shows."""
+    files = {(path.parent / str(tag["src"])).resolve() for tag in _article(path).find_all("img")}
+    return path.stat().st_size + sum(file.stat().st_size for file in files)
+
+
+def _article(path: Path) -> Tag:
+    article = _soup(path).find("article")
+    assert isinstance(article, Tag)
+    return article
+
+
+def test_clean_build_succeeds(built: Build) -> None:
+    assert built.returncode == 0, built.log[-4000:]
+    assert "WARNING" not in built.log.replace("[IPKernelApp] WARNING", "")
+    pages = {
+        str(path.relative_to(built.html))[:-5] for path in (built.html / "book").rglob("*.html")
+    }
+    assert pages == set(PAGES)
+    assert (built.html / "index.html").is_file()
+
+
+@pytest.mark.parametrize("page", [*PAGES, "search", "index"])
+def test_links_and_files_exist(built: Build, page: str) -> None:
+    assert broken(built.html / f"{page}.html") == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pictures_are_described_and_pages_light(built: Build, page: str) -> None:
+    path = built.html / f"{page}.html"
+    assert unspoken(path) == []
+    assert weight(path) <= BYTES
+
+
+@pytest.fixture(scope="module")
+def visits(built: Build, browser: Browser) -> dict[str, Visit]:
+    """Every page, looked at once."""
+    return {page: look(browser, built.html / f"{page}.html") for page in PAGES}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_in_the_browser(visits: dict[str, Visit], page: str) -> None:
+    clean = Visit(accessibility={"light": [], "dark": []}, search_boxes=1)
+    assert visits[page] == clean
+
+
+def test_a_bad_page_is_noticed(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "mathjax.js").write_text("console.error('planted')", encoding="utf-8")
+    page = tmp_path / "bad.html"
+    page.write_text(
+        """<!doctype html><html lang="en"><title>Bad</title><script src="mathjax.js"></script>
+        <script src="missing.js"></script><article><h1>Bad</h1><p>Raw \\(x\\) and $y$.</p>
+        <div class="math">\\frac</div><p style="color: #bbb; background: #fff">pale</p>
+        <div style="width: 700px">wide</div><div class="admonition dropdown">stays open</div>
+        <img src="http://localhost:9/a.png" alt="a"><img src="nothing.png" alt="a-long-name.png">
+        <a href="#nowhere">link</a><div class="math" style="overflow-x: auto; width: 50px">
+        <div style="width: 90px">x</div></div></article></html>""",
+        encoding="utf-8",
+    )
+    visit = look(browser, page)
+    assert "planted" in visit.console
+    assert any("missing.js" in request for request in visit.requests)
+    assert any("left this machine" in request for request in visit.requests)
+    assert any("\\(" in text for text in visit.formulas)
+    assert any("not rendered: \\frac" in text for text in visit.formulas)
+    assert visit.clipped
+    assert visit.unfoldable == ["stays open"]
+    assert any("700" in text or "DIV wide" in text for text in visit.overflow)
+    assert any("color-contrast" in text for text in visit.accessibility["light"])
+    assert any("color-contrast" in text for text in visit.accessibility["dark"])
+    assert visit.search_boxes == 0
+    assert len(unspoken(page)) == 2
+    assert {text.split(":")[0] for text in broken(page)} == {
+        "not part of the book",
+        "no such file",
+        "no such place",
+    }
