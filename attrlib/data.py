@@ -240,7 +240,7 @@ def _read_embedded(part: str) -> tuple[np.ndarray, np.ndarray]:
     resource = files("attrlib") / "_assets" / "data" / f"fashion-mnist-{part}.npz"
     with as_file(resource) as path:
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 return archive["x"], archive["y"]
         except (BadZipFile, KeyError, ValueError, EOFError, zlib.error) as error:
             raise ValueError(f"Expected {path} to be the embedded data, got {error}") from error
