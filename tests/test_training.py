@@ -1,0 +1,408 @@
+"""Training: repeatable to the last bit, resumable, and clear about what went wrong."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attrlib.data import Images
+from attrlib.models import SmallCNN
+from attrlib.regularizers import CrossEntropy
+from attrlib.training import History, Loss, TrainConfig, correct, eval_mode, evaluate, train
+from tests import oracles
+
+CONFIG = TrainConfig(epochs=4, batch_size=8)
+PLAIN = Loss(terms={"ce": CrossEntropy()}, weights={"ce": 1.0})
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    return Images(oracles.images(30).float(), oracles.labels(30), ("a", "b", "c"))
+
+
+def _net(seed: int = 0, activation: Callable[[], nn.Module] = nn.ReLU) -> SmallCNN:
+    model = SmallCNN(size=8, classes=3, activation=activation, generator=oracles.seeded(seed))
+    return model.float()
+
+
+def _run(
+    data: Images,
+    *,
+    loss: Loss = PLAIN,
+    config: TrainConfig = CONFIG,
+    checkpoint: Path | None = None,
+    seed: int = 0,
+    net: SmallCNN | None = None,
+) -> tuple[SmallCNN, History]:
+    model = net or _net()
+    history = train(
+        model, data, loss, config=config, generator=oracles.seeded(seed), checkpoint=checkpoint
+    )
+    return model, history
+
+
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def _without_seconds(history: History) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in history.epochs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noisy:
+    """Cross-entropy at a noisy input: uses the generator, and fails at the calls named."""
+
+    fail_at: int | None = field(default=None, compare=False, repr=False)
+    calls: list[int] = field(default_factory=list, compare=False, repr=False)
+
+    def __call__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        x: Tensor,
+        y: Tensor,
+        /,
+        *,
+        z: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        self.calls.append(len(self.calls))
+        if self.fail_at is not None and len(self.calls) > self.fail_at:
+            raise KeyboardInterrupt
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        return nn.functional.cross_entropy(model(x + 0.1 * noise), y, reduction="none")
+
+
+def _noisy(fail_at: int | None = None) -> Loss:
+    return Loss(terms={"noisy": Noisy(fail_at=fail_at)}, weights={"noisy": 1.0})
+
+
+@pytest.fixture
+def described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Describe a term without what only tests need, so that a failing twin is the same run."""
+    monkeypatch.setattr("attrlib.training.describe", lambda loss: sorted(loss.terms))
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def test_training_learns_and_repeats_bit_for_bit(images: Images) -> None:
+    (one, first), (other, second) = (_run(images, config=TrainConfig(epochs=30)) for _ in range(2))
+    assert _equal(one, other)
+    assert _without_seconds(first) == _without_seconds(second)
+    assert first.epochs[-1]["loss"] < 0.9 * first.epochs[0]["loss"]
+    assert first.seconds == sum(row["seconds"] for row in first.epochs) > 0
+    assert not _equal(one, _run(images, config=TrainConfig(epochs=30, batch_size=8), seed=1)[0])
+
+
+def test_the_global_random_state_and_the_mode_stay(images: Images) -> None:
+    model, before = _net(), torch.get_rng_state()
+    model.train()
+    model.layers[0].eval()
+    modes = [m.training for m in model.modules()]
+    _run(images, net=model, loss=_noisy())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [m.training for m in model.modules()] == modes
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "constant"])
+@pytest.mark.parametrize("batch_size", [8, 30, 64])
+def test_schedules_and_batch_sizes(images: Images, schedule: str, batch_size: int) -> None:
+    config = TrainConfig(epochs=1, batch_size=batch_size, schedule=schedule, lr=0.01)
+    model, history = _run(images, config=config)
+    assert not _equal(model, _net())
+    assert len(history.epochs) == 1
+
+
+def test_history_is_the_mean_over_all_samples(images: Images) -> None:
+    config = TrainConfig(epochs=1, batch_size=8, lr=1e-12, weight_decay=0.0)
+    history = _run(images, config=config)[1]
+    with torch.no_grad():
+        expected = nn.functional.cross_entropy(_net()(images.x), images.y)
+    assert history.epochs[0]["ce"] == pytest.approx(float(expected), rel=1e-5)
+    assert history.epochs[0]["loss"] == history.epochs[0]["ce"]
+
+
+def test_a_progress_bar_shows_each_term(images: Images, capsys: pytest.CaptureFixture[str]) -> None:
+    train(_net(), images, PLAIN, config=CONFIG, generator=oracles.seeded(0), progress=True)
+    shown = capsys.readouterr().err
+    assert "epoch 4/4" in shown
+    assert "ce=" in shown
+
+
+@pytest.mark.usefixtures("described")
+@pytest.mark.parametrize("fail_at", [3, 4, 5, 10])  # 4 steps an epoch
+def test_a_killed_run_goes_on_bit_for_bit(images: Images, tmp_path: Path, fail_at: int) -> None:
+    whole, history = _run(images, loss=_noisy())
+    file = tmp_path / "state.pt"
+    with pytest.raises(KeyboardInterrupt):
+        _run(images, loss=_noisy(fail_at), checkpoint=file)
+    assert file.exists() == (fail_at >= 4)
+    resumed, later = _run(images, loss=_noisy(), checkpoint=file)
+    assert _equal(resumed, whole)
+    assert _without_seconds(later) == _without_seconds(history)
+    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+    # A finished run is not trained again.
+    silent = _noisy(fail_at=0)
+    again, last = _run(images, loss=silent, checkpoint=file)
+    assert _equal(again, whole)
+    assert last == later
+
+
+def test_the_state_of_another_run_is_refused(images: Images, tmp_path: Path) -> None:
+    file = tmp_path / "state.pt"
+    _run(images, checkpoint=file)
+    content = file.read_bytes()
+    others = {
+        "config": {"config": TrainConfig(epochs=5, batch_size=8)},
+        "loss": {"loss": Loss(terms={"ce": CrossEntropy()}, weights={"ce": 2.0})},
+        "start": {"seed": 1},
+    }
+    for what, options in others.items():
+        with pytest.raises(ValueError, match=f"Expected checkpoint .* got another {what}; delete"):
+            _run(images, checkpoint=file, **options)
+    with pytest.raises(ValueError, match="got another data; delete"):
+        _run(images[:29], checkpoint=file)
+    for net in (_net(seed=1), _net(activation=nn.Softplus)):
+        with pytest.raises(ValueError, match="got another start; delete"):
+            _run(images, checkpoint=file, net=net)
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "not a state"])
+def test_a_damaged_state_is_refused(images: Images, tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "state.pt"
+    _run(images, config=TrainConfig(epochs=1), checkpoint=file)
+    raw = file.read_bytes()
+    if damage == "not a state":
+        torch.save([1, 2], file)
+    else:
+        file.write_bytes({"empty": b"", "text": b"hello", "cut": raw[: len(raw) // 2]}[damage])
+    with pytest.raises(
+        ValueError, match=r"Expected checkpoint .*state\.pt to be an intact training"
+    ):
+        _run(images, config=TrainConfig(epochs=1), checkpoint=file)
+
+
+def test_a_failed_write_leaves_the_old_state(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "state.pt"
+    saved, real = [], torch.save
+
+    def full_disk(state: object, path: Path) -> None:
+        saved.append(path)
+        if len(saved) == 1:
+            real(state, path)
+            return
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        _run(images, checkpoint=file)
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+    assert _equal(_run(images, checkpoint=file)[0], _run(images)[0])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(images: Images, tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Exploding:
+        calls: list[int] = field(default_factory=list)
+
+        def __call__(self, model: nn.Module, x: Tensor, y: Tensor, /, **_: object) -> Tensor:
+            self.calls.append(1)
+            value = CrossEntropy()(model, x, y)
+            return value * (math.inf if len(self.calls) == 6 else 1.0)
+
+    file = tmp_path / "state.pt"
+    loss = Loss(terms={"bad": Exploding()}, weights={"bad": 1.0})
+    with pytest.raises(ValueError, match=r"Expected a finite loss, got (inf|nan) in epoch 2"):
+        _run(images, loss=loss, checkpoint=file)
+    kept = torch.load(file, weights_only=True)
+    assert len(kept["rows"]) == 1
+    assert all(torch.isfinite(v).all() for v in kept["model"].values())
+
+
+def test_no_data_is_an_error(images: Images) -> None:
+    with pytest.raises(ValueError, match="Expected data with at least one image, got 0"):
+        _run(images[:0])
+    with pytest.raises(ValueError, match="Expected data with at least one image, got 0"):
+        evaluate(_net(), images[:0], {"correct": correct})
+
+
+# --- Loss -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """Gives a constant, and remembers what it was called with."""
+
+    value: float
+    seen: list[Tensor | None] = field(default_factory=list)
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        /,
+        *,
+        z: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        self.seen.append(z)
+        assert model.training
+        return torch.full((len(x),), self.value, dtype=x.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift:
+    """An attack that notes the mode it was called in; its result has a graph."""
+
+    modes: list[bool] = field(default_factory=list)
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        /,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        self.modes.extend(m.training for m in model.modules())
+        noise = torch.rand(x.shape, generator=generator, dtype=x.dtype)
+        return x + noise * model(x).sum()
+
+
+def test_weights_and_ramps(images: Images) -> None:
+    one, other = Recorded(value=2.0), Recorded(value=5.0)
+    loss = Loss(
+        terms={"one": one, "other": other},
+        weights={"one": 3.0, "other": 0.5},
+        ramps={"other": 0.4},
+    )
+    model = _net().train()
+    x, y = images.x[:4], images.y[:4]
+    for done, ramp in [(0.0, 0.0), (0.1, 0.25), (0.4, 1.0), (0.9, 1.0)]:
+        total, values = loss(model, x, y, done=done)
+        torch.testing.assert_close(total, torch.full((4,), 6 + 2.5 * ramp, dtype=x.dtype))
+        assert values["one"].tolist() == [2.0] * 4
+        assert values["other"].tolist() == [5.0] * 4
+    assert one.seen == [None] * 4
+
+
+def test_ramps_follow_the_steps_of_the_run(images: Images) -> None:
+    loss = Loss(
+        terms={"ce": CrossEntropy(), "five": Recorded(value=5.0)},
+        weights={"ce": 0.0, "five": 1.0},
+        ramps={"five": 1.0},
+    )
+    history = _run(images[:16], loss=loss, config=TrainConfig(epochs=2, batch_size=8))[1]
+    shares = [row["loss"] / 5 for row in history.epochs]  # two steps an epoch: 0, ¼ | ½, ¾
+    assert shares == pytest.approx([0.125, 0.625], abs=1e-6)
+
+
+def test_one_adversarial_example_for_all_terms(images: Images) -> None:
+    attack, one, other = Shift(), Recorded(value=1.0), Recorded(value=1.0)
+    loss = Loss(
+        terms={"one": one, "other": other}, weights={"one": 1.0, "other": 1.0}, attack=attack
+    )
+    model = _net().train()
+    model.layers[1].eval()
+    modes = [m.training for m in model.modules()]
+    loss(model, images.x[:3], images.y[:3], generator=oracles.seeded(0))
+    assert not any(attack.modes)
+    assert len(attack.modes) == len(modes)  # called once
+    assert [m.training for m in model.modules()] == modes
+    assert one.seen[0] is other.seen[0]
+    assert not one.seen[0].requires_grad
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"terms": {}, "weights": {}}, r"Expected weights for the terms \[\], got \[\]"),
+        ({"weights": {"b": 1.0}}, r"Expected weights for the terms \['a'\], got \['b'\]"),
+        ({"ramps": {"b": 0.5}}, r"Expected ramps for some of \['a'\], got \['b'\]"),
+        ({"weights": {"a": -1.0}}, r"Expected weights\['a'\] >= 0, got -1.0"),
+        ({"weights": {"a": math.nan}}, r"Expected weights\['a'\] >= 0, got nan"),
+        ({"ramps": {"a": 0.0}}, r"Expected ramps\['a'\] > 0, got 0.0"),
+        ({"ramps": {"a": 1.5}}, r"Expected ramps\['a'\] <= 1, got 1.5"),
+    ],
+)
+def test_bad_losses_are_named(options: dict[str, object], message: str) -> None:
+    good: dict[str, object] = {"terms": {"a": CrossEntropy()}, "weights": {"a": 1.0}}
+    with pytest.raises(ValueError, match=message):
+        Loss(**(good | options))
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, r"Expected epochs .* got 0"),
+        ({"batch_size": 0}, r"Expected batch_size .* got 0"),
+        ({"lr": 0.0}, r"Expected lr > 0, got 0\.0"),
+        ({"weight_decay": -1.0}, r"Expected weight_decay >= 0, got -1\.0"),
+        (
+            {"schedule": "cosine"},
+            r"Expected schedule to be one of one-cycle, constant, got 'cosine'",
+        ),
+    ],
+)
+def test_bad_settings_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**({"epochs": 1} | options))
+
+
+# --- eval_mode, evaluate --------------------------------------------------------------------------
+
+
+def test_eval_mode_gives_every_module_its_own_mode_back() -> None:
+    model = nn.Sequential(nn.Dropout(), nn.Sequential(nn.BatchNorm2d(1), nn.ReLU()))
+    model[1][0].eval()
+    modes = [m.training for m in model.modules()]
+    with eval_mode(model):
+        assert not any(m.training for m in model.modules())
+    assert [m.training for m in model.modules()] == modes
+    with pytest.raises(KeyError), eval_mode(model):
+        raise KeyError
+    assert [m.training for m in model.modules()] == modes
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 30, 100])
+def test_evaluate_gives_each_score_of_each_image(images: Images, batch_size: int) -> None:
+    model = nn.Sequential(nn.Dropout(0.9), _net()).train()
+    scores = evaluate(
+        model,
+        images,
+        {"correct": correct, "label": lambda m, x, y: y.to(x.dtype)},
+        batch_size=batch_size,
+    )
+    assert torch.equal(scores["label"], images.y.to(images.x.dtype))
+    with torch.no_grad():
+        hits = model[1](images.x).argmax(1) == images.y  # without dropout
+    assert torch.equal(scores["correct"].bool(), hits)
+    assert model.training
+
+
+def test_evaluate_names_what_is_wrong(images: Images) -> None:
+    with pytest.raises(ValueError, match="Expected at least one score, got none"):
+        evaluate(_net(), images, {})
+    with pytest.raises(ValueError, match=r"Expected batch_size .* got 0"):
+        evaluate(_net(), images, {"correct": correct}, batch_size=0)
+    with pytest.raises(
+        ValueError, match=r"Expected scores\['mean'\] to give shape \(30,\), got \(\)"
+    ):
+        evaluate(_net(), images, {"mean": lambda m, x, y: x.mean()})
+    wrong = Images(images.x, images.y + 1, images.classes)
+    with pytest.raises(ValueError, match="Expected y from 0 to 2, got 3"):
+        evaluate(_net(), wrong, {"correct": correct})
