@@ -1,5 +1,6 @@
-"""`attrlib.book`: what the notebooks use. The checks of each chapter are tested in tests/book."""
+"""`attrlib.book`: what the notebooks use. That checks accept the solutions is tested in tests/book."""
 
+import runpy
 import textwrap
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from attrlib import attributions, book
 from attrlib.book import WrongAnswer, _exercises, _glue
 
+WRONG_ANSWERS = Path(__file__).parent / "book" / "wrong_answers"
 COLUMNS = "model,score,commit,date,device,versions,seconds\n"
 ROW = "natural,0.5,abc1234,2026-11-21,cpu,python 3.11 torch 2.14,1.5\n"
 
@@ -260,3 +262,16 @@ def test_an_unknown_exercise_lists_the_known_ones(name: str) -> None:
     known = "toy-chapter/how-many, toy-chapter/times-two"
     with pytest.raises(ValueError, match=f"one of: {known}; got '{name}'"):
         book.check(name, 3)
+
+
+# --- the checks of the chapters -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", book.exercises())
+def test_the_checks_reject_wrong_answers(name: str) -> None:
+    stem, _, exercise = name.partition("/")
+    planted = runpy.run_path(str(WRONG_ANSWERS / f"{stem.replace('-', '_')}.py"))["WRONG"][exercise]
+    assert len(planted) >= 3
+    for answer in planted:
+        with pytest.raises(WrongAnswer, match=r"(?s)Tried: .*Expected: .*Got: .*Hint: "):
+            book.exercises()[name](answer)

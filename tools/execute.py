@@ -21,8 +21,9 @@ from pathlib import Path
 
 import torch
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbformat import NotebookNode, from_dict
+from tqdm import tqdm
 
 from tools import fingerprint
 from tools.chapters import KERNEL, ROOT, chapters, read, write
@@ -76,6 +77,8 @@ def execute(path: Path, *, budget: str, root: Path = ROOT) -> NotebookNode:
         RuntimeError: If a cell raises or writes to stderr; the message names the cell.
     """
     notebook = _bare(read(path))
+    cells = sum(cell.cell_type == "code" for cell in notebook.cells)
+    bar = tqdm(total=cells, desc=path.stem, unit="cell", disable=None)  # None: only on a terminal
     client = NotebookClient(
         notebook,
         timeout=CELL_SECONDS,
@@ -83,11 +86,13 @@ def execute(path: Path, *, budget: str, root: Path = ROOT) -> NotebookNode:
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
         coalesce_streams=True,
+        on_cell_executed=lambda **_: bar.update(),
     )
     start = time.perf_counter()
     try:
-        client.execute(env={**os.environ, "ATTRLIB_BUDGET": budget})
-    except CellExecutionError as error:
+        with bar:
+            client.execute(env={**os.environ, "ATTRLIB_BUDGET": budget})
+    except (CellExecutionError, CellTimeoutError) as error:
         raise RuntimeError(f"{_failed_cell(notebook)} raised\n{error}") from None
     seconds = time.perf_counter() - start
     for number, cell in enumerate(notebook.cells):
