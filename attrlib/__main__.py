@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from attrlib import checkpoints, data, recipes, training
+from attrlib.commands import attack
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     _common(fit)
     fit.set_defaults(run=_train)
 
+    change = commands.add_parser("attack", help="change the explanations of images")
+    attack.add_options(change)
+    _machine(change)
+    change.set_defaults(run=lambda options: attack.run(options, device=_device(options)))
+
     score = commands.add_parser("evaluate", help="accuracy of a checkpoint")
     score.add_argument("checkpoint", help="name of a shipped checkpoint, or a path")
     score.add_argument("--split", choices=("train", "val", "test"), default="test")
@@ -58,6 +64,10 @@ def _common(parser: argparse.ArgumentParser) -> None:
         default="full",
         help="full or embedded Fashion-MNIST, or a folder of images as SPLIT/CLASS/IMAGE (default: full)",
     )
+    _machine(parser)
+
+
+def _machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, mps …")
     parser.add_argument(
         "--threads",
