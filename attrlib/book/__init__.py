@@ -4,6 +4,7 @@
 - `glue` hands a number to the text,
 - `results` reads a table the benchmark wrote,
 - `source` shows the code of an object of this package,
+- `slider` makes a figure with a slider that needs no kernel,
 - `check` tests a reader's answer to an exercise.
 """
 
@@ -11,6 +12,18 @@ from attrlib.book._budget import budget
 from attrlib.book._exercises import WrongAnswer, check, exercises
 from attrlib.book._glue import glue
 from attrlib.book._results import PROVENANCE, results
+from attrlib.book._slider import Slider, slider
 from attrlib.book._source import source
 
-__all__ = ["PROVENANCE", "WrongAnswer", "budget", "check", "exercises", "glue", "results", "source"]
+__all__ = [
+    "PROVENANCE",
+    "Slider",
+    "WrongAnswer",
+    "budget",
+    "check",
+    "exercises",
+    "glue",
+    "results",
+    "slider",
+    "source",
+]

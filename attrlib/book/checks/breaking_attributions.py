@@ -1,0 +1,68 @@
+"""Checks of the chapter "Breaking attributions"."""
+
+import torch
+from torch import Tensor
+
+from attrlib import attacks, attributions
+from attrlib.book._exercises import expect, expect_close, run
+from attrlib.models import SmallCNN, with_softplus
+
+
+def project(answer: object) -> str:
+    """`project(z, x, eps)` is the nearest point to z within eps of x in every pixel, and in [0, 1]."""
+    x = torch.tensor([[0.0, 0.5, 1.0, 0.5, 0.02]])
+    z = torch.tensor([[-0.3, 0.9, 0.95, 0.55, 0.3]])
+    tried, hint = "five pixels, eps=0.1", "Clamp to x - eps and x + eps, then to 0 and 1."
+    got = run(answer, z, x, 0.1, tried=tried, hint=hint)
+    expect_close(got, torch.tensor([[0.0, 0.6, 0.95, 0.55, 0.12]]), tried=tried, hint=hint)
+    return "The package's own ball also repairs the rounding of x + eps."
+
+
+def mass_left(answer: object) -> str:
+    """`mass_left(a, b, k)` is the share of the heatmap b that lies on the k highest pixels of a."""
+    a, b = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    for k in (1, 5):
+        order = a.flatten(1).argsort(1, descending=True)[:, :k]
+        share = b.flatten(1).gather(1, order).sum(1) / b.flatten(1).sum(1)
+        tried = f"three heatmaps of 4×4, k={k}"
+        hint = "metrics.topk_mask(a, k=k) is the set; add b on it and divide by all of b."
+        got = run(answer, a, b, k, tried=tried, hint=hint)
+        expect_close(got, share, tried=tried, hint=hint)
+    return "An attack on the top k pixels minimises this number."
+
+
+def best_step(answer: object) -> str:
+    """`best_step(scores, kept)` is, per image, the step with the lowest admissible score, or -1."""
+    scores = torch.tensor([[0.9, 0.2, 0.5], [0.4, 0.1, 0.6], [0.6, 0.3, 0.7]])
+    kept = torch.tensor([[True, True, False], [True, False, False], [True, True, False]])
+    tried, hint = "three steps, three images", "Put infinity where the label was lost, then argmin."
+    got = run(answer, scores, kept, tried=tried, hint=hint)
+    expect_close(got, torch.tensor([1, 0, -1]), tried=tried, hint=hint)
+    return "Keeping the last step instead would have reported 0.6, 0.3 and a lost label."
+
+
+def one_step(answer: object) -> str:
+    """`one_step(model, x, y, eps, k)` takes one full sign step against the top-k mass."""
+    generator = torch.Generator().manual_seed(0)
+    model = with_softplus(SmallCNN(size=8, generator=generator), beta=10)
+    x, y = torch.rand(4, 1, 8, 8, generator=generator), torch.tensor([0, 3, 9, 1])
+    tried = "four images of 8×8, eps=0.05, k=10"
+    hint = "Differentiate TopK(k=k)(gradient at x, gradient at z) in z at z = x, then project."
+    got = run(answer, model, x, y, 0.05, 10, tried=tried, hint=hint)
+    clean = attributions.gradient(model, x, y)
+    z = x.clone().requires_grad_()
+    change = attacks.TopK(k=10)(clean, attributions.gradient(model, z, y))
+    (slope,) = torch.autograd.grad(change.sum(), z)
+    ball = attacks.LinfBall(eps=0.05)
+    expect_close(
+        got, ball.project(x + 0.05 * slope.sign(), x), tried=tried, hint=hint, tolerance=1e-4
+    )
+    assert isinstance(got, Tensor)
+    expect(
+        not got.requires_grad,
+        tried=tried,
+        expected="a detached tensor",
+        got="one that requires grad",
+        hint="End with .detach().",
+    )
+    return "A hundred such small steps, and the memory for the best, are the attack."

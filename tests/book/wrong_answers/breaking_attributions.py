@@ -1,0 +1,47 @@
+"""Wrong answers to the exercises of the chapter on attacks: at least three for each."""
+
+import torch
+from torch import Tensor, nn
+
+from attrlib import attacks, attributions
+from attrlib.metrics import topk_mask
+
+
+def _step(model: nn.Module, x: Tensor, y: Tensor, eps: float, k: int, sign: float) -> Tensor:
+    clean = attributions.gradient(model, x, y)
+    z = x.clone().requires_grad_()
+    change = attacks.TopK(k=k)(clean, attributions.gradient(model, z, y))
+    (slope,) = torch.autograd.grad(change.sum(), z)
+    return (x + sign * eps * slope.sign()).detach()
+
+
+def _projected(model: nn.Module, x: Tensor, y: Tensor, eps: float, k: int, sign: float) -> Tensor:
+    return attacks.LinfBall(eps=eps).project(_step(model, x, y, eps, k, sign), x)
+
+
+WRONG = {
+    "project": [
+        lambda z, x, eps: z.clamp(0, 1),
+        lambda z, x, eps: torch.minimum(torch.maximum(z, x - eps), x + eps),
+        lambda z, x, eps: (x + eps * (z - x).sign()).clamp(0, 1),
+        lambda z, x, eps: z,
+    ],
+    "mass-left": [
+        lambda a, b, k: (b * topk_mask(a, k=k)).flatten(1).sum(1),
+        lambda a, b, k: (b * topk_mask(b, k=k)).flatten(1).sum(1) / b.flatten(1).sum(1),
+        lambda a, b, k: (a * topk_mask(a, k=k)).flatten(1).sum(1) / a.flatten(1).sum(1),
+        lambda a, b, k: (b * topk_mask(a, k=k)).sum() / b.sum(),
+    ],
+    "best-step": [
+        lambda scores, kept: scores.argmin(0),
+        lambda scores, kept: torch.full((3,), len(scores) - 1),
+        lambda scores, kept: scores.masked_fill(~kept, torch.inf).argmin(0),
+        lambda scores, kept: scores.masked_fill(~kept, torch.inf).argmin(1),
+    ],
+    "one-step": [
+        lambda model, x, y, eps, k: x,
+        lambda model, x, y, eps, k: _projected(model, x, y, eps, k, sign=-1.0),
+        lambda model, x, y, eps, k: _step(model, x, y, eps, k, sign=1.0),
+        lambda model, x, y, eps, k: _projected(model, x, y, eps, k, sign=1.0).requires_grad_(),
+    ],
+}
