@@ -77,8 +77,8 @@ def show_image(x: Tensor, *, ax: Axes, title: str | None = None) -> Axes:
     """
     if x.ndim != 3 or len(x) not in (1, 3):
         raise ValueError(f"Expected x of shape (1 or 3, h, w), got {tuple(x.shape)}")
-    picture = x.detach().cpu().permute(1, 2, 0).clamp(0, 1)
-    ax.imshow(picture.squeeze(2) if len(x) == 1 else picture, cmap="gray", vmin=0, vmax=1)
+    picture = x.detach().cpu().permute(1, 2, 0).clamp(0, 1).numpy()
+    ax.imshow(picture[..., 0] if len(x) == 1 else picture, cmap="gray", vmin=0, vmax=1)
     return _frame(ax, title)
 
 
@@ -100,7 +100,7 @@ def show_map(a: Tensor, *, ax: Axes, limit: float | None = None, title: str | No
     flat = _flat(a)
     limit = shared_limit(flat) if limit is None else limit
     _check.positive(limit=limit)
-    ax.imshow(flat, cmap=SIGNED, vmin=-limit, vmax=limit)
+    ax.imshow(flat.numpy(), cmap=SIGNED, vmin=-limit, vmax=limit)
     return _frame(ax, title)
 
 
@@ -124,7 +124,7 @@ def show_heatmap(
     flat = _flat(h)
     limit = shared_limit(flat) if limit is None else limit
     _check.positive(limit=limit)
-    ax.imshow(flat, cmap=HEAT, vmin=0, vmax=limit)
+    ax.imshow(flat.numpy(), cmap=HEAT, vmin=0, vmax=limit)
     return _frame(ax, title)
 
 
@@ -146,7 +146,14 @@ def show_scores(scores: Mapping[str, Tensor], *, ax: Axes, label: str) -> Axes:
         raise ValueError("Expected scores, got none")
     columns = {name: values.detach().cpu().numpy() for name, values in scores.items()}
     sns.stripplot(columns, ax=ax, size=3, alpha=0.4, jitter=0.2, legend=False)
-    sns.boxplot(columns, ax=ax, fill=False, width=0.5, color="0.25", fliersize=0)
+    ax.boxplot(
+        [values[~np.isnan(values)] for values in columns.values()],
+        positions=range(len(columns)),
+        widths=0.5,
+        showfliers=False,
+        manage_ticks=False,
+        medianprops={"color": "0.25"},
+    )
     ax.set_ylabel(label)
     return ax
 
