@@ -174,16 +174,15 @@ def image_folder(path: str | Path, *, size: int | None = None) -> FolderImages:
 
 
 def photographs(*, size: int = 224) -> Images:
-    """Return six free photographs that come with scikit-image and scikit-learn.
+    """Return five free photographs that come with scikit-image and scikit-learn.
 
-    Coffee, cat and rocket are CC0, the motorcycle is from the Middlebury stereo set (CC0), the temple
-    and the flower are CC BY 2.0 (danielbuechele, vultilion). Needs the extra `imagenet` or `book`.
+    Coffee, cat and rocket are CC0; the temple and the flower are CC BY 2.0 (danielbuechele, vultilion). Needs the extra `imagenet` or `book`.
 
     Args:
         size: The short side is scaled to size · 256/224 and the central size × size square cut out.
 
     Returns:
-        Images of shape (6, 3, size, size); the class of a photograph is its own name.
+        Images of shape (5, 3, size, size); the class of a photograph is its own name.
 
     Raises:
         ValueError: If `size` is not positive.
@@ -197,7 +196,6 @@ def photographs(*, size: int = 224) -> Images:
         "coffee": free.coffee(),
         "cat": free.cat(),
         "rocket": free.rocket(),
-        "motorcycle": free.stereo_motorcycle()[0],
         "temple": load_sample_image("china.jpg"),
         "flower": load_sample_image("flower.jpg"),
     }
