@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -78,7 +80,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--objective", choices=("top-k", "mass-center", "cosine", "target-map"), default="top-k"
     )
-    how.add_argument("--k", type=int, help="pixels in the top set (default: 100, or 2 %% if more)")
+    how.add_argument(
+        "--k",
+        type=int,
+        help="pixels in the top set (default: 100; 2 %% of a large image, 25 %% of a tiny one)",
+    )
     how.add_argument("--window", type=int, default=0, help="radius of the LENS window of top-k")
     how.add_argument("--target", type=Path, help="picture that target-map draws into the map")
     how.add_argument("--norm", choices=("linf", "l2"), default="linf")
@@ -97,7 +103,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     run = parser.add_argument_group("run")
     run.add_argument("--out", type=Path, default=Path("runs/attack"), help="folder to write")
-    run.add_argument("--amplify", type=float, default=10, help="of the difference shown (10)")
+    run.add_argument("--amplify", type=float, default=10.0, help="of the difference shown (10)")
     run.add_argument("--batch-size", type=int, default=16)
     run.add_argument("--seed", type=int, default=0)
 
@@ -119,8 +125,9 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
     names, images = _images(options)
     model = _model(options).to(device)
     shape = images[:1].x.shape[1:]
-    k = options.k or (100 if shape[1] * shape[2] <= 64**2 else shape[1] * shape[2] // 50)
-    _check.count(k=k, high=shape[1] * shape[2])
+    size = shape[1] * shape[2]
+    k = max(min(100, size // 4), size // 50) if options.k is None else options.k
+    _check.count(k=k, high=size)
     attack = _attack(options, shape, k)
     settings = {
         "attack": _settings(attack, options),
@@ -251,17 +258,19 @@ def _objective(options: argparse.Namespace, shape: Sequence[int], k: int) -> Obj
         return attacks.TopK(k=k, window=options.window)
     if options.target is None:
         raise ValueError("Expected --target with a picture for the objective target-map, got none")
-    from torchvision.io import ImageReadMode, decode_image
-    from torchvision.transforms.v2 import functional
+    return attacks.TargetMap(target=_picture(options.target, height=shape[1], width=shape[2]))
 
-    if not options.target.is_file():
-        raise FileNotFoundError(f"Expected --target to be a file, got {options.target}")
+
+def _picture(path: Path, *, height: int, width: int) -> Tensor:
+    """A picture as a heatmap: bright is important."""
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected --target to be a file, got {path}")
     try:
-        picture = decode_image(str(options.target), mode=ImageReadMode.GRAY)
-    except RuntimeError as error:
-        raise ValueError(f"Expected --target to be an image, got {options.target}") from error
-    scaled: Tensor = functional.resize(picture, list(shape[1:]), antialias=True)
-    return attacks.TargetMap(target=scaled[0].float() / 255)
+        with Image.open(path) as file:
+            grey = file.convert("L").resize((width, height))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"Expected --target to be an image, got {path}: {error}") from error
+    return torch.from_numpy(np.asarray(grey).copy()).float() / 255
 
 
 def _settings(attack: attacks.AttributionAttack, options: argparse.Namespace) -> dict[str, Any]:
