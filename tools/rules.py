@@ -36,7 +36,7 @@ WORDS = range(2_000, 3_501)
 CODE_LINES, CELL_LINES = 150, 25
 ALT_LETTERS = 40
 EXERCISES, QUESTIONS = 4, 3
-DIFFICULTY = re.compile(r"^\*Difficulty: (●○○|●●○|●●●) · about \d+ minutes\*$", re.MULTILINE)
+DIFFICULTY = re.compile(r"\s*\*Difficulty: (●○○|●●○|●●●) · about \d+ minutes\*\n")
 IMAGE_FILE = re.compile(r"\.(png|jpe?g|svg|gif|webp)$", re.IGNORECASE)
 LOCAL_PATH = re.compile(r"(?<![\w/:.])/(?:home|root|Users|tmp|work|mnt|content|usr)/|[A-Z]:\\\\")
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
@@ -179,7 +179,7 @@ def exercises(notebook: NotebookNode, stem: str) -> list[str]:
         checks = [cell for cell in part.cells if "check" in tags(cell)]
         flaws = {
             "has no title or label": not part.title or not part.label,
-            "has no line like *Difficulty: ●●○ · about 10 minutes*": not DIFFICULTY.search(
+            "does not begin with *Difficulty: ●●○ · about 10 minutes*": not DIFFICULTY.match(
                 part.text
             ),
             "has no hint": "Hint" not in part.hints,

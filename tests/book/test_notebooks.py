@@ -172,7 +172,7 @@ FLAWS = [
     ("summary", replace("](#template-idea)", "](../notation.md)"), "names none of"),
     ("summary", replace("](#template-idea)", "](#template-ide)"), "names none of"),
     ("exercises", replace("{exercise-start} Count", "{note} Count"), "Expected a solution after"),
-    ("exercises", replace("*Difficulty: ●●○ · about 5 minutes*", "Easy"), "'The steepest.* no line"),
+    ("exercises", replace("*Difficulty: ●●○ · about 5 m", "About 5 m"), "'The st.* does not begin"),
     ("exercises", replace("{admonition} Hint", "{admonition} Help"), "'Twice.* has no hint"),
     ("exercises", replace("-twice\n:class: dropdown", "-twice"), "not folded"),
     ("exercises", tag("entries =", "check"), "'Count.*no cell tagged solution"),
