@@ -7,9 +7,11 @@ from playwright.sync_api import Browser, Page
 
 AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text(encoding="utf-8")
 
-UNFOLD = """() => {
-    document.querySelectorAll('details').forEach(d => { d.open = true });
-    document.querySelectorAll('.toggle-hidden').forEach(e => e.classList.remove('toggle-hidden'));
+UNFOLD = """async () => {
+    document.querySelectorAll('details:not([open]) > summary').forEach(e => e.click());
+    document.querySelectorAll('.toggle-hidden .toggle-button').forEach(e => e.click());
+    if (document.querySelector('article details, article .toggle-button'))
+        await new Promise(done => setTimeout(done, 600));
 }"""
 
 FORMULAS = r"""() => {

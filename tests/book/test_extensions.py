@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from conftest import ROOT
+from building import ROOT
 
 from attrlib.types import Inputs, Labels
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup, Tag
-from conftest import Build, toc_pages
+from building import Build, toc_pages
 from looking import Visit, look
 from playwright.sync_api import Browser
 

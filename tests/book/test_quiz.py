@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
-from conftest import ROOT
+from building import ROOT
 from playwright.sync_api import Browser
 
 sys.path.append(str(ROOT / "tools" / "sphinx"))

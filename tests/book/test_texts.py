@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, toc_pages
+from building import ROOT, toc_pages
 from pybtex.database import parse_file
 
 import attrlib

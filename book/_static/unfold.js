@@ -1,0 +1,7 @@
+// The theme makes code that is wider than its box reachable with Tab, but it measures only when the
+// page opens or changes its size. Folded code has no size then: measure again when something unfolds.
+document.addEventListener("click", (event) => {
+  if (event.target.closest("summary, .toggle-button, .admonition-title")) {
+    setTimeout(() => window.dispatchEvent(new Event("resize")), 50);
+  }
+});
