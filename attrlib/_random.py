@@ -27,11 +27,12 @@ def ball_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
     A normal direction times a radius whose d-th power is uniform.
     """
     direction = normal_like(x, generator=generator).flatten(1)
-    direction /= direction.norm(dim=1, keepdim=True)
     volume = torch.rand(len(x), generator=generator, dtype=x.dtype, device=_place(x, generator)).to(
         x.device
     )
-    points: Tensor = direction * volume[:, None] ** (1 / direction.shape[1])
+    radius = volume ** (1 / direction.shape[1])
+    scale = radius / torch.linalg.vector_norm(direction, dim=1)
+    points: Tensor = direction * scale[:, None]
     return points.view_as(x)
 
 

@@ -151,7 +151,7 @@ def integrated_gradients(
     _check.labelled(x, y)
     _check.count(steps=steps)
     start = _baseline(x, baseline)
-    path = (start + (k + 0.5) / steps * (x - start) for k in range(steps))
+    path = (torch.lerp(start, x, (k + 0.5) / steps) for k in range(steps))
     return (x - start) * _mean_gradient(model, path, y, like=x)
 
 

@@ -66,6 +66,11 @@ def test_finite_counts_samples() -> None:
         _check.finite(a=torch.tensor(math.nan))
 
 
+def test_finite_is_not_fooled_by_a_sum_that_overflows() -> None:
+    _check.finite(a=torch.full((2, 2), 1e38, dtype=torch.float32))
+    _check.finite(a=torch.full((9, 9), 6e4, dtype=torch.float16))
+
+
 def test_heatmaps() -> None:
     _check.heatmaps(a=torch.zeros(2, 3, 3))
     with pytest.raises(ValueError, match=r"^Expected a to be heatmaps .* \(2, 1, 3, 3\)$"):
