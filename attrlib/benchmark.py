@@ -142,9 +142,8 @@ def strength(
     """
     _check.count(images=images, low=2)
     model = checkpoints.load("natural").model.to(device)
-    found = data.fashion_mnist("val", full=True)
-    hits = training.evaluate(model, found, {"correct": training.correct}, device=device)["correct"]
-    chosen = found[hits.nonzero()[:images, 0]]
+    pool = data.fashion_mnist("val", full=True)
+    chosen = training.only_correct(model, pool, device=device)[:images]
     x, y = chosen.x.to(device), chosen.y.to(device)
     for setting in strength_settings():
         key = setting.row() | {"images": str(len(chosen))}

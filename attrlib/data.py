@@ -176,7 +176,8 @@ def image_folder(path: str | Path, *, size: int | None = None) -> FolderImages:
 def photographs(*, size: int = 224) -> Images:
     """Return five free photographs that come with scikit-image and scikit-learn.
 
-    Coffee, cat and rocket are CC0; the temple and the flower are CC BY 2.0 (danielbuechele, vultilion). Needs the extra `imagenet` or `book`.
+    Coffee, cat and rocket are CC0; the temple and the flower are CC BY 2.0 (danielbuechele, vultilion).
+    Needs the extra `imagenet` or `book`.
 
     Args:
         size: The short side is scaled to size · 256/224 and the central size × size square cut out.

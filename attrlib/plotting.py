@@ -4,7 +4,7 @@ Each function takes the axes, draws, and returns them; none shows a figure or co
 maps diverge around zero; maps that are compared get one scale, from `shared_limit`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import matplotlib as mpl
 import numpy as np
@@ -128,6 +128,44 @@ def show_heatmap(
     return _frame(ax, title)
 
 
+def show_maps(
+    panels: Mapping[str, Tensor], *, axes: Iterable[Axes], limit: float | None = None
+) -> list[Axes]:
+    """Draw signed maps side by side, on one scale.
+
+    Args:
+        panels: Title to map, as in `show_map`.
+        axes: As many axes.
+        limit: Value of full colour; None takes the `shared_limit` of all.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If there are no maps or not as many axes, or as `show_map`.
+    """
+    return _show_each(show_map, panels, axes, limit)
+
+
+def show_heatmaps(
+    panels: Mapping[str, Tensor], *, axes: Iterable[Axes], limit: float | None = None
+) -> list[Axes]:
+    """Draw heatmaps side by side, on one scale.
+
+    Args:
+        panels: Title to heatmap, as in `show_heatmap`.
+        axes: As many axes.
+        limit: Value of full brightness; None takes the `shared_limit` of all.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If there are no heatmaps or not as many axes, or as `show_heatmap`.
+    """
+    return _show_each(show_heatmap, panels, axes, limit)
+
+
 def show_scores(scores: Mapping[str, Tensor], *, ax: Axes, label: str) -> Axes:
     """Draw the distribution of a score for several methods, one point per image and a box.
 
@@ -156,6 +194,21 @@ def show_scores(scores: Mapping[str, Tensor], *, ax: Axes, label: str) -> Axes:
     )
     ax.set_ylabel(label)
     return ax
+
+
+def _show_each(
+    show: Callable[..., Axes],
+    panels: Mapping[str, Tensor],
+    axes: Iterable[Axes],
+    limit: float | None,
+) -> list[Axes]:
+    axes = list(axes)
+    if not panels or len(panels) != len(axes):
+        raise ValueError(f"Expected axes for {len(panels)} panels, got {len(axes)}")
+    limit = shared_limit(*map(_flat, panels.values())) if limit is None else limit
+    for ax, (title, panel) in zip(axes, panels.items(), strict=True):
+        show(panel, ax=ax, limit=limit, title=title)
+    return axes
 
 
 def _flat(a: Tensor) -> Tensor:

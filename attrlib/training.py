@@ -305,6 +305,28 @@ def correct(model: Classifier, x: Inputs, y: Labels) -> PerSample:
     return (logits.argmax(1) == y).to(x.dtype)
 
 
+def only_correct(model: nn.Module, data: Images, *, device: str | torch.device = "cpu") -> Images:
+    """Return the images that a model classifies correctly, in their order.
+
+    Explanations are compared on these: a wrong prediction raises other questions.
+
+    Args:
+        model: The network; moved to `device`.
+        data: Images.
+        device: Where to compute.
+
+    Returns:
+        The rows of `data` whose highest logit is the label's.
+
+    Raises:
+        ValueError: If the data are empty or none is classified correctly.
+    """
+    hits = evaluate(model, data, {"correct": correct}, device=device)["correct"]
+    if not hits.any():
+        raise ValueError(f"Expected data with a correctly classified image, got 0 of {len(data)}")
+    return data[hits.nonzero()[:, 0]]
+
+
 @contextmanager
 def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     before = {module: module.training for module in model.modules()}

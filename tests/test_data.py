@@ -405,7 +405,7 @@ def test_no_rows_give_an_empty_batch(folder: Path) -> None:
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_photographs() -> None:
     images = data.photographs(size=32)
-    assert images.x.shape == (6, 3, 32, 32)
+    assert images.x.shape == (5, 3, 32, 32)
     assert images.x.dtype == torch.float32
     assert images.x.min() >= 0
     assert images.x.max() <= 1

@@ -1,7 +1,7 @@
 """Pictures: each function draws on the axes it was given, and nothing else."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import matplotlib as mpl
 import pytest
@@ -109,3 +109,19 @@ def test_bad_arguments_are_named(ax: Axes) -> None:
             show(nan, ax=ax, limit=1.0)
     with pytest.raises(ValueError, match="Expected scores, got none"):
         plotting.show_scores({}, ax=ax, label="score")
+
+
+@pytest.mark.parametrize("show", [plotting.show_maps, plotting.show_heatmaps])
+def test_panels_share_one_scale(show: Callable[..., list[Axes]]) -> None:
+    figure, axes = plt.subplots(1, 2)
+    panels = {"weak": torch.full((3, 3), 0.5), "strong": torch.full((3, 3), 2.0)}
+    assert show(panels, axes=axes) == list(axes)
+    assert [ax.get_title() for ax in axes] == ["weak", "strong"]
+    assert {ax.images[0].get_clim()[1] for ax in axes} == {2.0}
+    show(panels, axes=axes, limit=5.0)
+    assert {ax.images[-1].get_clim()[1] for ax in axes} == {5.0}
+    with pytest.raises(ValueError, match="Expected axes for 2 panels, got 1"):
+        show(panels, axes=axes[:1])
+    with pytest.raises(ValueError, match="Expected axes for 0 panels"):
+        show({}, axes=[])
+    plt.close(figure)

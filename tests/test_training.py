@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from attrlib.data import Images
 from attrlib.models import SmallCNN
 from attrlib.regularizers import CrossEntropy
-from attrlib.training import History, Loss, TrainConfig, correct, eval_mode, evaluate, train
+from attrlib.training import (
+    History,
+    Loss,
+    TrainConfig,
+    correct,
+    eval_mode,
+    evaluate,
+    only_correct,
+    train,
+)
 from tests import oracles
 
 CONFIG = TrainConfig(epochs=4, batch_size=8)
@@ -406,3 +415,14 @@ def test_evaluate_names_what_is_wrong(images: Images) -> None:
     wrong = Images(images.x, images.y + 1, images.classes)
     with pytest.raises(ValueError, match="Expected y from 0 to 2, got 3"):
         evaluate(_net(), wrong, {"correct": correct})
+
+
+def test_only_correct_keeps_the_rows_that_are_right(images: Images) -> None:
+    model = _net()
+    guess = model(images.x).argmax(1)
+    labels = torch.where(torch.arange(30) % 3 == 0, guess, (guess + 1) % 3)
+    kept = only_correct(model, Images(images.x, labels, images.classes))
+    assert torch.equal(kept.x, images.x[::3])
+    assert torch.equal(kept.y, guess[::3])
+    with pytest.raises(ValueError, match="got 0 of 30"):
+        only_correct(model, Images(images.x, (guess + 1) % 3, images.classes))
