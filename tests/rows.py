@@ -1,0 +1,137 @@
+"""The table of the contract test: what each public callable takes and gives. See test_contract.py."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from attrlib import attacks, attributions, maps, metrics
+from tests import oracles
+
+N, SIZE = 4, 8
+BALL = attacks.LinfBall(eps=0.1)
+
+
+class Row(NamedTuple):
+    """One public callable with its options bound."""
+
+    call: Callable[..., Tensor]
+    takes: Literal["model", "maps", "heatmaps", "map", "heatmap", "mask"]
+    gives: Literal["like x", "per sample", "heatmap", "mask", "point"]
+    random: bool = False
+    differentiable: bool = True
+    looks: bool = True  # refuses NaN; what attacks call at each step does not look at values
+
+
+ROWS = {
+    # attributions: (model, x, y, *, generator) -> like x
+    "target_logit": Row(attributions.target_logit, "model", "per sample"),
+    "gradient": Row(attributions.gradient, "model", "like x"),
+    "input_x_gradient": Row(attributions.input_x_gradient, "model", "like x"),
+    "integrated_gradients": Row(
+        partial(attributions.integrated_gradients, steps=3), "model", "like x"
+    ),
+    "integrated_gradients from grey": Row(
+        partial(
+            attributions.integrated_gradients,
+            steps=2,
+            baseline=torch.full((1, 1, SIZE, SIZE), 0.5),
+        ),
+        "model",
+        "like x",
+    ),
+    "smooth_grad": Row(
+        partial(attributions.smooth_grad, sigma=0.2, samples=3), "model", "like x", random=True
+    ),
+    "uni_grad": Row(
+        partial(attributions.uni_grad, radius=0.5, samples=3), "model", "like x", random=True
+    ),
+    "uni_grad in the cube": Row(
+        partial(attributions.uni_grad, radius=0.1, samples=3, norm="linf"),
+        "model",
+        "like x",
+        random=True,
+    ),
+    # attacks: (model, x, y, *, generator) -> like x
+    "RandomSign": Row(
+        attacks.RandomSign(
+            eps=0.1, draws=2, score=metrics.cosine, attribution=attributions.gradient
+        ),
+        "model",
+        "like x",
+        random=True,
+        differentiable=False,
+    ),
+    "PGD": Row(
+        attacks.PGD(ball=BALL, steps=2, step_size=0.05), "model", "like x", differentiable=False
+    ),
+    "PGD from a random point": Row(
+        attacks.PGD(ball=attacks.L2Ball(eps=0.3), steps=2, step_size=0.05, random_start=True),
+        "model",
+        "like x",
+        random=True,
+        differentiable=False,
+    ),
+    "AttributionAttack": Row(
+        attacks.AttributionAttack(
+            attribution=attributions.gradient,
+            objective=attacks.MassCenter(),
+            ball=BALL,
+            steps=3,
+            step_size=0.05,
+        ),
+        "model",
+        "like x",
+        random=True,
+        differentiable=False,
+    ),
+    "AttributionAttack on a stochastic map": Row(
+        attacks.AttributionAttack(
+            attribution=partial(attributions.smooth_grad, sigma=0.1, samples=2),
+            objective=attacks.TopK(k=9),
+            ball=attacks.L2Ball(eps=0.5),
+            steps=2,
+            step_size=0.2,
+            restarts=2,
+            score=metrics.cosine,
+        ),
+        "model",
+        "like x",
+        random=True,
+        differentiable=False,
+    ),
+    # objectives: (a, b) -> one value per sample
+    "TopK": Row(attacks.TopK(k=9), "maps", "per sample", looks=False),
+    "TopK with a window": Row(
+        attacks.TopK(k=4, window=1, diverse=True), "maps", "per sample", looks=False
+    ),
+    "MassCenter": Row(attacks.MassCenter(), "maps", "per sample", looks=False),
+    "TargetMap": Row(
+        attacks.TargetMap(target=oracles.images(1)[0, 0]), "maps", "per sample", looks=False
+    ),
+    "Cosine": Row(attacks.Cosine(), "maps", "per sample", looks=False),
+    # metrics: (a, b) -> one value per sample
+    "cosine": Row(metrics.cosine, "maps", "per sample"),
+    "pearson": Row(metrics.pearson, "maps", "per sample"),
+    "spearman": Row(metrics.spearman, "heatmaps", "per sample", differentiable=False),
+    "kendall": Row(metrics.kendall, "heatmaps", "per sample", differentiable=False),
+    "topk_intersection": Row(
+        partial(metrics.topk_intersection, k=20), "heatmaps", "per sample", differentiable=False
+    ),
+    "center_shift": Row(metrics.center_shift, "heatmaps", "per sample"),
+    # maps: a -> what it is reduced to
+    "to_heatmap": Row(maps.to_heatmap, "map", "heatmap", looks=False),
+    "to_heatmap sum": Row(partial(maps.to_heatmap, mode="sum"), "map", "heatmap", looks=False),
+    "to_heatmap max_abs": Row(
+        partial(maps.to_heatmap, mode="max_abs"), "map", "heatmap", looks=False
+    ),
+    "topk_mask": Row(partial(maps.topk_mask, k=9), "heatmap", "mask", differentiable=False),
+    "diverse_topk": Row(
+        partial(maps.diverse_topk, k=5, window=1), "heatmap", "mask", differentiable=False
+    ),
+    "dilate": Row(partial(maps.dilate, window=1), "mask", "mask", differentiable=False),
+    "normalize": Row(maps.normalize, "heatmap", "heatmap", looks=False),
+    "mass_center": Row(maps.mass_center, "heatmap", "point", looks=False),
+}
