@@ -194,7 +194,8 @@ def smooth_grad(
     _check.labelled(x, y)
     _check.nonnegative(sigma=sigma)
     _check.count(samples=samples)
-    noisy = (x + sigma * _random.normal_like(x, generator=generator) for _ in range(samples))
+    draws = (_random.normal_like(x, generator=generator) for _ in range(samples))
+    noisy = (torch.add(x, noise, alpha=sigma) for noise in draws)  # x + sigma · noise
     return _mean_gradient(model, noisy, y, like=x)
 
 
@@ -240,7 +241,8 @@ def uni_grad(
     _check.count(samples=samples)
     _check.one_of(("l2", "linf"), norm=norm)
     draw = _random.ball_like if norm == "l2" else _random.uniform_like
-    noisy = (x + radius * draw(x, generator=generator) for _ in range(samples))
+    draws = (draw(x, generator=generator) for _ in range(samples))
+    noisy = (torch.add(x, noise, alpha=radius) for noise in draws)  # x + radius · noise
     return _mean_gradient(model, noisy, y, like=x)
 
 
