@@ -89,16 +89,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--target", type=Path, help="picture that target-map draws into the map")
     how.add_argument("--norm", choices=("linf", "l2"), default="linf")
     how.add_argument("--eps", type=float, default=8 / 255, help="budget, pixel units (8/255)")
-    how.add_argument("--steps", type=int, default=100)
+    how.add_argument("--steps", type=int, default=100, help="for each start (default: 100)")
     how.add_argument("--step-size", type=float, help="pixel units (default: eps / 10)")
-    how.add_argument("--restarts", type=int, default=3)
+    how.add_argument("--restarts", type=int, default=5, help="number of starts (default: 5)")
     how.add_argument(
         "--beta",
         type=float,
         nargs="*",
-        default=[10.0, 30.0, 100.0],
+        default=[5.0, 20.0, 80.0],
         help="sharpness of the softplus surrogates, in order; none attacks the model itself "
-        "(default: 10 30 100)",
+        "(default: 5 20 80)",
     )
 
     run = parser.add_argument_group("run")
