@@ -44,7 +44,8 @@ class Setting:
     Attributes:
         study: What this row is part of; not a property of the attack.
         attribution: A name of `ATTRIBUTIONS`.
-        objective: A name of `OBJECTIVES`, or `random`.
+        objective: A name of `OBJECTIVES`; `random`; or a control that changes no pixel, `another image`
+            (of the same class) or `random weights` (the same image, an untrained network).
         eps: Budget in every pixel.
         steps: Steps per start; for `random` the number of draws, of which the best is kept.
         restarts: Number of starts.
@@ -116,6 +117,8 @@ def strength_settings() -> Iterator[Setting]:
             base = Setting(study="attribution", attribution=name, eps=eps, steps=51, restarts=1)
             yield base
             yield replace(base, objective="random", steps=1)
+            for control in ("another image", "random weights"):
+                yield replace(base, objective=control, steps=0, restarts=0, sharpness=())
 
 
 def strength(
@@ -150,9 +153,16 @@ def strength(
         if _in_table(Path(path), key):
             continue
         start = time.perf_counter()
-        z = setting.attack()(model, x, y, generator=torch.Generator().manual_seed(0))
+        z, other = x, model
+        if setting.objective == "another image":
+            z = x[_another(y)]
+        elif setting.objective == "random weights":
+            weights = torch.Generator().manual_seed(1)
+            other = models.SmallCNN(generator=weights).to(device)
+        else:
+            z = setting.attack()(model, x, y, generator=torch.Generator().manual_seed(0))
         seconds = time.perf_counter() - start
-        scores = _compare(ATTRIBUTIONS[setting.attribution], model, x, y, z)
+        scores = _compare(ATTRIBUTIONS[setting.attribution], (model, x), (other, z), y)
         row = key | scores | provenance(device, seconds=seconds)
         _append(Path(path), row)
         if progress:
@@ -240,11 +250,25 @@ def provenance(device: str | torch.device, *, seconds: float) -> dict[str, str]:
     }
 
 
+def _another(y: Tensor) -> Tensor:
+    """For each row the next row of the same class; the last of a class takes the first."""
+    other = torch.arange(len(y), device=y.device)
+    for label in torch.unique(y):
+        rows = (y == label).nonzero()[:, 0]
+        other[rows] = rows.roll(-1)
+    return other
+
+
 def _compare(
-    attribution: Attribution, model: Classifier, x: Tensor, y: Tensor, z: Tensor
+    attribution: Attribution,
+    before: tuple[Classifier, Tensor],
+    after: tuple[Classifier, Tensor],
+    y: Tensor,
 ) -> dict[str, str]:
-    """Scores of the maps at x and z, made with the same noise, and what became of the predictions."""
-    a, b = (attribution(model, p, y, generator=torch.Generator().manual_seed(1)) for p in (x, z))
+    """Scores of two batches of maps, made with the same noise, and what became of the predictions."""
+    (model, x), (other, z) = before, after
+    a = attribution(model, x, y, generator=torch.Generator().manual_seed(1))
+    b = attribution(other, z, y, generator=torch.Generator().manual_seed(1))
     heat_a, heat_b = to_heatmap(a), to_heatmap(b)
     columns = {
         "topk": metrics.topk_intersection(heat_a, heat_b, k=K),
@@ -257,7 +281,7 @@ def _compare(
         low, high = metrics.interval(values, generator=torch.Generator().manual_seed(0))
         row |= {name: float(values.nanmean()), f"{name}_low": low, f"{name}_high": high}
     with torch.no_grad():
-        row["kept"] = float((model(z).argmax(1) == model(x).argmax(1)).double().mean())
+        row["kept"] = float((other(z).argmax(1) == model(x).argmax(1)).double().mean())
     row["unchanged"] = float((z == x).flatten(1).all(1).double().mean())
     return _rounded(row)
 

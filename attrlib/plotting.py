@@ -4,7 +4,7 @@ Each function takes the axes, draws, and returns them; none shows a figure or co
 maps diverge around zero; maps that are compared get one scale, from `shared_limit`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -193,6 +193,42 @@ def show_scores(scores: Mapping[str, Tensor], *, ax: Axes, label: str) -> Axes:
         medianprops={"color": "0.25"},
     )
     ax.set_ylabel(label)
+    return ax
+
+
+def show_intervals(
+    at: Sequence[float],
+    mean: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    *,
+    ax: Axes,
+    style: str = "o-",
+    label: str | None = None,
+) -> Axes:
+    """Draw means with their confidence intervals.
+
+    Args:
+        at: Positions.
+        mean: Means.
+        low: Lower ends of the intervals.
+        high: Upper ends.
+        ax: Axes to draw on.
+        style: Marker and line, as matplotlib writes them.
+        label: Name in the legend.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If the lengths differ or a mean is outside its interval.
+    """
+    columns = list(zip(at, mean, low, high, strict=True))
+    outside = [m for _, m, below, above in columns if not below <= m <= above]
+    if outside:
+        raise ValueError(f"Expected mean between low and high, got {outside[0]!r}")
+    bars = [[m - below for _, m, below, _ in columns], [above - m for _, m, _, above in columns]]
+    ax.errorbar(list(at), list(mean), yerr=bars, fmt=style, label=label, capsize=2)
     return ax
 
 

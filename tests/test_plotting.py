@@ -125,3 +125,13 @@ def test_panels_share_one_scale(show: Callable[..., list[Axes]]) -> None:
     with pytest.raises(ValueError, match="Expected axes for 0 panels"):
         show({}, axes=[])
     plt.close(figure)
+
+
+def test_intervals(ax: Axes) -> None:
+    columns = [0, 1], [0.5, 0.6], [0.4, 0.6], [0.7, 0.6]
+    assert plotting.show_intervals(*columns, ax=ax, label="noise") is ax
+    assert list(ax.lines[0].get_ydata()) == [0.5, 0.6]
+    with pytest.raises(ValueError, match=r"Expected mean between low and high, got 0\.9"):
+        plotting.show_intervals([0], [0.9], [0.1], [0.2], ax=ax)
+    with pytest.raises(ValueError, match="shorter"):
+        plotting.show_intervals([0, 1], [0.9], [0.1], [0.2], ax=ax)
