@@ -32,8 +32,7 @@ def ball_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
     )
     radius = volume ** (1 / direction.shape[1])
     scale = radius / torch.linalg.vector_norm(direction, dim=1)
-    points: Tensor = direction * scale[:, None]
-    return points.view_as(x)
+    return direction.mul_(scale[:, None]).view_as(x)  # in place: no second array for the noise
 
 
 def seed(generator: torch.Generator | None) -> int:

@@ -1,9 +1,9 @@
-"""How fast the package is, beside other libraries: `make speed`, or `python -m tests.speed --help`.
+"""How fast the package is, beside the bare work: `make speed`, or `python -m tests.speed --help`.
 
 Every case is timed in one process, in turns with what it is compared to (ours, the bare work, theirs,
 ours, …); medians over the turns of the ratio within a turn are reported. On a CPU, processor time counts,
 so that other programs of the machine matter less. Absolute times are given for orientation only.
-To measure something new, add a `Case` to `cases`.
+To measure something new, add a `Case` to `map_cases` or `attack_cases`.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -24,14 +25,18 @@ from scipy import stats
 from torch import Tensor, nn
 
 from attrlib import attributions, metrics
-from attrlib.data import fashion_mnist
-from attrlib.models import SmallCNN
+from attrlib.attacks import AttributionAttack, LinfBall, TopK
+from attrlib.data import Images, fashion_mnist, photographs
+from attrlib.models import SmallCNN, imagenet, with_softplus
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 PASSES = 32
 BATCHES = (32, 64, 128, 256)  # the one at which a bare pass is fastest per image is used
 SHORTEST = 0.05  # seconds; what takes less is called several times a turn
+LONGEST = 25.0  # seconds for all turns of a case; a slow one gets fewer, 3 at least
 LIMIT = 1.1
+SHARPNESS = 30.0  # of the surrogate of attacks
+STEP_LIMIT = 1.15
 
 Work = Callable[[], object]
 
@@ -40,19 +45,23 @@ class Case(NamedTuple):
     """Something of ours, the work it cannot do without, and the same from another library.
 
     `limit` is the highest ratio ours/bare allowed; None where a comparison is only of interest.
+    `start` is the part of ours that does not count: it is timed alone and taken off.
     """
 
     name: str
+    batch: int
     ours: Work
     bare: tuple[str, Work]
     theirs: tuple[str, Work] | None = None
     limit: float | None = LIMIT
+    start: Work | None = None
 
 
 class Row(NamedTuple):
     """One line of the table."""
 
     case: str
+    batch: int
     milliseconds: float
     bare: str
     ratio_bare: float
@@ -67,9 +76,9 @@ class Row(NamedTuple):
         return "pass" if self.ratio_bare <= self.limit else "FAIL"
 
 
-def cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
-    """Yield all cases for a batch of images; each new one is a few lines here."""
-    device = x.device
+def map_cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
+    """Yield what makes and compares maps of a batch of images."""
+    device, n = x.device, len(x)
     noise = torch.Generator(device=device).manual_seed(0)
 
     def ours(function: Callable[..., Tensor], **options: object) -> Work:
@@ -84,18 +93,21 @@ def cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
 
     yield Case(
         "gradient",
+        n,
         ours(attributions.gradient),
         bare(1),
         theirs("captum Saliency", captum.Saliency(model), abs=False),
     )
     yield Case(
         "input_x_gradient",
+        n,
         ours(attributions.input_x_gradient),
         bare(1),
         theirs("captum InputXGradient", captum.InputXGradient(model)),
     )
     yield Case(
         f"integrated_gradients, {PASSES} steps",
+        n,
         ours(attributions.integrated_gradients, steps=PASSES),
         bare(PASSES),
         theirs(
@@ -108,6 +120,7 @@ def cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
     )
     yield Case(
         f"smooth_grad, {PASSES} samples",
+        n,
         ours(attributions.smooth_grad, sigma=0.2, samples=PASSES, generator=noise),
         bare(PASSES),
         theirs(
@@ -121,6 +134,7 @@ def cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
     )
     yield Case(
         f"uni_grad, {PASSES} samples",
+        n,
         ours(attributions.uni_grad, radius=2.0, samples=PASSES, generator=noise),
         bare(PASSES),
     )
@@ -128,12 +142,71 @@ def cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
     rows = [m.flatten(1).cpu().double().numpy() for m in (a, b)]
     yield Case(
         "kendall, 28×28",
+        n,
         partial(metrics.kendall, a, b),
         (
             "scipy kendalltau",
             lambda: [stats.kendalltau(*pair) for pair in zip(*rows, strict=True)],
         ),
     )
+
+
+def attack_cases(device: torch.device) -> Iterable[Case]:
+    """Yield attack steps on small images and on photographs, and attacks in one batch or one by one."""
+    images = fashion_mnist("val")[:64]
+    small = SmallCNN(generator=torch.Generator().manual_seed(0)).to(device), *_on(images, device)
+    large = imagenet().to(device), *_on(photographs()[:2], device)
+    for name, parts, steps in (("20 steps, 28×28", small, 20), ("1 step, 224×224", large, 1)):
+        twin = with_softplus(parts[0], SHARPNESS)
+        yield Case(
+            f"attack, {name}",
+            len(parts[1]),
+            partial(_attack, *parts, steps=steps + 1),
+            ("bare steps", partial(_steps, *parts, twin=twin, times=steps)),
+            limit=STEP_LIMIT,
+            start=partial(_attack, *parts, steps=1),
+        )
+    for name, parts, steps in (("28×28", small, 5), ("224×224", large, 1)):
+        yield Case(
+            f"whole attack, {name}",
+            len(parts[1]),
+            partial(_attack, *parts, steps=steps),
+            ("image by image", partial(_one_by_one, *parts, steps=steps)),
+            limit=None,
+        )
+
+
+def _on(images: Images, device: torch.device) -> tuple[Tensor, Tensor]:
+    return images.x.to(device), images.y.to(device)
+
+
+def _attack(model: nn.Module, x: Tensor, y: Tensor, *, steps: int) -> None:
+    attack = AttributionAttack(
+        attribution=attributions.gradient,
+        objective=TopK(k=100),
+        ball=LinfBall(eps=8 / 255),
+        steps=steps,
+        step_size=0.8 / 255,
+        surrogates=(partial(with_softplus, beta=SHARPNESS),),
+    )
+    attack(model, x, y, generator=torch.Generator().manual_seed(0))
+
+
+def _one_by_one(model: nn.Module, x: Tensor, y: Tensor, *, steps: int) -> None:
+    for i in range(len(x)):
+        _attack(model, x[i : i + 1], y[i : i + 1], steps=steps)
+
+
+def _steps(model: nn.Module, x: Tensor, y: Tensor, *, twin: nn.Module, times: int) -> None:
+    """What an attack cannot do without: a derivative of the twin's map, then a map and a prediction."""
+    for _ in range(times):
+        leaf = x.detach().requires_grad_()
+        total = twin(leaf).gather(1, y[:, None]).sum()
+        (slope,) = torch.autograd.grad(total, leaf, create_graph=True)
+        torch.autograd.grad(slope.abs().sum(), leaf)
+        _passes(model, x, y, times=1)
+        with torch.no_grad():
+            model(x)
 
 
 def _passes(model: nn.Module, x: Tensor, y: Tensor, *, times: int) -> None:
@@ -167,24 +240,30 @@ def measure(case: Case, *, device: torch.device, repeats: int) -> Row:
     works = {"ours": case.ours, "bare": case.bare[1]}
     if case.theirs is not None:
         works["theirs"] = case.theirs[1]
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    start = _clock(device)
-    case.ours()
-    calls = 1 + int(SHORTEST / (_clock(device) - start))
-    for turn in range(repeats + 1):
+    if case.start is not None:
+        works["start"] = case.start
+
+    def turn(calls: int) -> dict[str, float]:
+        seconds = {}
         for name, work in works.items():
             start = _clock(device)
             for _ in range(calls):
                 work()
-            if turn:  # the first turn warms up
-                seconds[name].append((_clock(device) - start) / calls)
+            seconds[name] = (_clock(device) - start) / calls
+        return seconds | {"ours": seconds["ours"] - seconds.get("start", 0.0)}
+
+    first = turn(1)  # warms up
+    calls = 1 + int(SHORTEST / first["bare"])
+    turns = max(3, min(repeats, int(LONGEST / calls / sum(first.values()))))
+    seconds = [turn(calls) for _ in range(turns)]
 
     def ratio(other: str) -> float:
-        return median(a / b for a, b in zip(seconds["ours"], seconds[other], strict=True))
+        return median(times["ours"] / times[other] for times in seconds)
 
     return Row(
         case=case.name,
-        milliseconds=round(1e3 * median(seconds["ours"]), 3),
+        batch=case.batch,
+        milliseconds=round(1e3 * median(times["ours"] for times in seconds), 3),
         bare=case.bare[0],
         ratio_bare=round(ratio("bare"), 3),
         limit=case.limit,
@@ -210,7 +289,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.speed", description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
-    parser.add_argument("--repeats", type=int, default=15, help="turns per case (default: 15)")
+    parser.add_argument("--repeats", type=int, default=11, help="turns per case (default: 11)")
     parser.add_argument("--out", type=Path, default=RESULTS / "speed.csv")
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -220,9 +299,11 @@ def main() -> int:
     model = SmallCNN(generator=torch.Generator().manual_seed(0)).to(device)
     x, y = images.x.to(device), images.y.to(device)
     batch = best_batch(model, x, y, repeats=options.repeats)
-    print(f"SmallCNN, {batch} images of 28×28, {name}, medians of {options.repeats} turns")
-    columns = f"{'case':34s} {'ms':>8s} {'× bare':>7s} {'limit':>6s} {'':5s} {'× theirs':>8s}"
-    print(f"{columns}  compared with")
+    print(f"{name}, medians of at most {options.repeats} turns; maps of SmallCNN, 28×28")
+    print(
+        f"{'case':34s} {'images':>6s} {'ms':>8s} {'× bare':>7s} {'limit':>6s} {'':5s} "
+        f"{'× theirs':>8s}  compared with"
+    )
     provenance = {
         "commit": _commit(),
         "date": datetime.now(tz=UTC).date().isoformat(),
@@ -230,23 +311,18 @@ def main() -> int:
         "versions": f"python {platform.python_version()}, torch {torch.__version__}",
     }
     table, missed = [], 0
-    for case in cases(model, x[:batch], y[:batch]):
+    for case in chain(map_cases(model, x[:batch], y[:batch]), attack_cases(device)):
         start = time.perf_counter()
         row = measure(case, device=device, repeats=options.repeats)
         missed += row.verdict == "FAIL"
         limit = "" if row.limit is None else f"{row.limit:.2f}"
         other = "" if row.ratio_theirs is None else f"{row.ratio_theirs:.2f}"
         print(
-            f"{row.case:34s} {row.milliseconds:8.2f} {row.ratio_bare:7.2f} {limit:>6s} "
+            f"{row.case:34s} {row.batch:6d} {row.milliseconds:8.2f} {row.ratio_bare:7.2f} {limit:>6s} "
             f"{row.verdict:5s} {other:>8s}  {row.bare}{', ' * bool(row.theirs)}{row.theirs}"
         )
         seconds = round(time.perf_counter() - start, 2)
-        table.append(
-            row._asdict()
-            | {"batch": batch, "verdict": row.verdict}
-            | provenance
-            | {"seconds": seconds}
-        )
+        table.append(row._asdict() | {"verdict": row.verdict} | provenance | {"seconds": seconds})
     options.out.parent.mkdir(exist_ok=True)
     partial_file = options.out.with_suffix(".partial")
     with partial_file.open("w", newline="") as file:
