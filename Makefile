@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PYTHON VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book run serve lab test lint unit notebooks pages speed lock clean
+.PHONY: help setup book run serve lab test lint unit notebooks pages speed bench lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -47,8 +47,11 @@ notebooks: setup  ## execute all chapters with the quick budget and check their 
 pages: setup  ## build the book and check its pages in a browser
 	$(BIN)/pytest tests/book/test_pages.py
 
-speed: setup  ## measure how fast the attributions are beside other libraries
+speed: setup  ## measure how fast attributions and attacks are
 	$(BIN)/python -m tests.speed
+
+bench: setup  ## measure how strong the attacks are; adds what is missing in results/ (hours)
+	$(BIN)/python -m attrlib bench strength
 
 lock: setup  ## look for newer versions and write requirements.lock and environment.yml
 	$(BIN)/python -m tools.lock

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from attrlib import checkpoints, data, recipes, training
-from attrlib.commands import attack
+from attrlib.commands import attack, bench
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a user's mistake ends in one line on stderr and exit status 2.
+    """Run one command; a user's mistake ends in one line on stderr and exit status 2, Ctrl-C in 130.
 
     Args:
         arguments: Command and options; None takes those the program was called with.
@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         print(f"attrlib {options.command}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"attrlib {options.command}: stopped{options.kept}", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -34,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     where = commands.add_parser("data", help="say what data and checkpoints are where")
-    where.set_defaults(run=_data)
+    where.set_defaults(run=_data, kept="")
 
     fit = commands.add_parser("train", help="train a recipe and write its checkpoint")
     fit.add_argument("recipe", help=f"one of: {', '.join(recipes.RECIPES)}")
@@ -43,19 +46,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--seed", type=int, default=0, help="seed of weights, data order and noise")
     _common(fit)
-    fit.set_defaults(run=_train)
+    fit.set_defaults(run=_train, kept=_KEPT.format("epoch"))
 
     change = commands.add_parser("attack", help="change the explanations of images")
     attack.add_options(change)
     _machine(change)
-    change.set_defaults(run=lambda options: attack.run(options, device=_device(options)))
+    change.set_defaults(
+        run=lambda options: attack.run(options, device=_device(options)), kept=_KEPT.format("batch")
+    )
+
+    study = commands.add_parser("bench", help="measure what the book reads from results/")
+    bench.add_options(study, machine=_machine)
+    study.set_defaults(
+        run=lambda options: bench.run(options, device=_device(options)), kept=_KEPT.format("row")
+    )
 
     score = commands.add_parser("evaluate", help="accuracy of a checkpoint")
     score.add_argument("checkpoint", help="name of a shipped checkpoint, or a path")
     score.add_argument("--split", choices=("train", "val", "test"), default="test")
     _common(score)
-    score.set_defaults(run=_evaluate)
+    score.set_defaults(run=_evaluate, kept="")
     return parser
+
+
+_KEPT = "; the same command goes on after the last whole {}"
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

@@ -127,10 +127,10 @@ def test_an_interrupted_run_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "_store", stored_and_stopped)
-        with pytest.raises(KeyboardInterrupt):
-            main([*arguments, "a.safetensors"])
+        assert main([*arguments, "a.safetensors"]) == 130
     assert Path("a.resume").exists()
-    capsys.readouterr()
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "attrlib train: stopped; the same command goes on after the last whole epoch"
     assert main([*arguments, "a.safetensors"]) == 0
     assert "epoch 1/2" not in capsys.readouterr().err
     assert not Path("a.resume").exists()
@@ -189,7 +189,10 @@ def test_malformed_commands(
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", [[], ["data"], ["train"], ["evaluate"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], *map(str.split, ("data", "train", "evaluate", "attack", "bench", "bench strength"))],
+)
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([*command, "--help"])

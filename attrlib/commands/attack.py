@@ -1,14 +1,12 @@
 """`python -m attrlib attack`: change the explanations of images, and show and count what changed."""
 
 import argparse
-import csv
 import functools
 import importlib
-import io
-import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +14,15 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from attrlib import _check, attacks, attributions, checkpoints, data, metrics, models, plotting
-from attrlib.maps import to_heatmap
+from attrlib import _check, attacks, attributions, checkpoints, data, models
+from attrlib.benchmark import Setting
+from attrlib.commands import report
 from attrlib.training import eval_mode
-from attrlib.types import Attribution, Objective
+from attrlib.types import Attribution, Classifier, Objective
 
-_SCORES = ("topk_intersection", "kendall", "cosine", "center_shift")
-_COLUMNS = (
-    "name",
-    "label",
-    "prediction",
-    "prediction_kept",
-    "changed",
-    *_SCORES,
-    "eps",
-    "largest_change",
-    "seconds",
-)
+_BOOK = Setting(study="")  # the effort that the strength study of the book found to be enough
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +40,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="the embedded or the full Fashion-MNIST (default: fashion-mnist)",
     )
     source.add_argument("--image-folder", type=Path, help="your images, as DIR/CLASS/IMAGE")
-    what.add_argument("--split", choices=("train", "val", "test"), default="test")
+    what.add_argument(
+        "--split",
+        choices=("train", "val", "test"),
+        default="test",
+        help="of Fashion-MNIST (default: test)",
+    )
     what.add_argument("--count", type=int, default=8, help="number of images (default: 8)")
     what.add_argument("--size", type=int, help="scale and cut folder images to SIZE × SIZE")
     what.add_argument(
@@ -73,39 +66,85 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
     how = parser.add_argument_group("attack")
-    how.add_argument("--attribution", choices=sorted(_ATTRIBUTIONS), default="gradient")
-    how.add_argument("--samples", type=int, default=16, help="of IG's path, or noisy copies")
-    how.add_argument("--sigma", type=float, default=0.1, help="noise of smooth_grad")
-    how.add_argument("--radius", type=float, default=0.5, help="l2 radius of uni_grad")
     how.add_argument(
-        "--objective", choices=("top-k", "mass-center", "cosine", "target-map"), default="top-k"
+        "--attribution",
+        choices=sorted(_ATTRIBUTIONS),
+        default="gradient",
+        help="whose maps are changed (default: gradient)",
+    )
+    how.add_argument(
+        "--samples", type=int, default=16, help="points on IG's path, or noisy copies (default: 16)"
+    )
+    how.add_argument(
+        "--sigma", type=float, default=0.1, help="noise of smooth_grad, pixel units (default: 0.1)"
+    )
+    how.add_argument(
+        "--radius",
+        type=float,
+        default=0.5,
+        help="l2 radius of uni_grad, pixel units (default: 0.5)",
+    )
+    how.add_argument(
+        "--objective",
+        choices=("top-k", "mass-center", "cosine", "target-map"),
+        default="top-k",
+        help="what the attack goes for (default: top-k)",
     )
     how.add_argument(
         "--k",
         type=int,
         help="pixels in the top set (default: 100; 2 %% of a large image, 25 %% of a tiny one)",
     )
-    how.add_argument("--window", type=int, default=0, help="radius of the LENS window of top-k")
+    how.add_argument(
+        "--window", type=int, default=0, help="radius of the LENS window of top-k (default: 0)"
+    )
     how.add_argument("--target", type=Path, help="picture that target-map draws into the map")
-    how.add_argument("--norm", choices=("linf", "l2"), default="linf")
-    how.add_argument("--eps", type=float, default=8 / 255, help="budget, pixel units (8/255)")
-    how.add_argument("--steps", type=int, default=100, help="for each start (default: 100)")
+    how.add_argument(
+        "--norm",
+        choices=("linf", "l2"),
+        default="linf",
+        help="in which the budget is counted (default: linf)",
+    )
+    how.add_argument(
+        "--eps", type=float, default=8 / 255, help="budget, pixel units (default: 8/255)"
+    )
+    how.add_argument(
+        "--steps", type=int, default=_BOOK.steps, help=f"for each start (default: {_BOOK.steps})"
+    )
     how.add_argument("--step-size", type=float, help="pixel units (default: eps / 10)")
-    how.add_argument("--restarts", type=int, default=5, help="number of starts (default: 5)")
+    how.add_argument(
+        "--restarts",
+        type=int,
+        default=_BOOK.restarts,
+        help=f"number of starts (default: {_BOOK.restarts})",
+    )
     how.add_argument(
         "--beta",
         type=float,
         nargs="*",
-        default=[5.0, 20.0, 80.0],
+        default=list(_BOOK.sharpness),
         help="sharpness of the softplus surrogates, in order; none attacks the model itself "
-        "(default: 5 20 80)",
+        f"(default: {' '.join(f'{beta:g}' for beta in _BOOK.sharpness)})",
     )
 
     run = parser.add_argument_group("run")
-    run.add_argument("--out", type=Path, default=Path("runs/attack"), help="folder to write")
-    run.add_argument("--amplify", type=float, default=10.0, help="of the difference shown (10)")
-    run.add_argument("--batch-size", type=int, default=16)
-    run.add_argument("--seed", type=int, default=0)
+    run.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/attack"),
+        help="folder to write (default: runs/attack)",
+    )
+    run.add_argument(
+        "--amplify", type=float, default=10.0, help="of the difference shown (default: 10)"
+    )
+    run.add_argument(
+        "--batch-size",
+        type=int,
+        default=16,
+        help="images at a time (default: 16); rows are kept "
+        "batch by batch, and large images need much memory",
+    )
+    run.add_argument("--seed", type=int, default=0, help="of starts and noise (default: 0)")
 
 
 def run(options: argparse.Namespace, *, device: torch.device) -> None:
@@ -138,12 +177,17 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
         "batch_size": options.batch_size,
     }
     table = options.out / "attack.csv"
-    rows = _resume(options.out, settings, table)
-    with eval_mode(model):
-        starts = range(0, len(names), options.batch_size)
-        for batch, start in enumerate(tqdm(starts, desc="attack", unit="batch")):
-            chosen = list(range(start, min(start + options.batch_size, len(names))))
+    rows = report.resume(options.out, settings, table)
+    batches = [
+        list(range(start, min(start + options.batch_size, len(names))))
+        for start in range(0, len(names), options.batch_size)
+    ]
+    maps_each = 2 * (1 + attack.steps * attack.restarts)  # for each batch
+    with eval_mode(model), tqdm(total=maps_each * len(batches), desc="attack", unit="map") as bar:
+        counted = replace(attack, attribution=_counted(attack.attribution, bar))
+        for batch, chosen in enumerate(batches):
             if all(names[i] in rows for i in chosen):
+                bar.update(maps_each)
                 continue
             part = images[chosen]
             x, label = part.x.to(device), part.y.to(device)
@@ -151,12 +195,12 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
                 prediction = model(x).argmax(1)
             y = prediction if options.explain == "predicted" else label
             before = time.perf_counter()
-            z = attack(
+            z = counted(
                 model, x, y, generator=torch.Generator().manual_seed(options.seed + 1000003 * batch)
             )
             seconds = (time.perf_counter() - before) / len(chosen)
             maps = [_maps(attack.attribution, model, q, y, seed=options.seed) for q in (x, z)]
-            scores = _scores(*maps, k=k)
+            scores = report.scores(*maps, k=k)
             with torch.no_grad():
                 kept = model(z).argmax(1) == prediction
             for j, i in enumerate(chosen):
@@ -168,14 +212,14 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
                     "changed": not torch.equal(x[j], z[j]),
                     **{name: f"{float(values[j]):.6f}" for name, values in scores.items()},
                     "eps": options.eps,
-                    "largest_change": f"{float((z[j] - x[j]).abs().max()):.8f}",
+                    "largest_change": f"{float((z[j] - x[j]).abs().max()):.9g}",
                     "seconds": f"{seconds:.3f}",
                 }
                 figure = options.out / "figures" / f"{i:04d}-{Path(names[i]).stem}.png"
-                _draw(figure, x[j], z[j], [m[j] for m in maps], row, amplify=options.amplify)
+                report.draw(figure, x[j], z[j], [m[j] for m in maps], row, amplify=options.amplify)
                 rows[names[i]] = {key: str(value) for key, value in row.items()}
-            _write(table, _as_csv(rows[name] for name in names if name in rows))
-    _summarize(rows, table)
+            report.write_table(table, (rows[name] for name in names if name in rows))
+    report.summarize(rows, table)
 
 
 _ATTRIBUTIONS: Mapping[str, Callable[[argparse.Namespace], Attribution]] = {
@@ -281,102 +325,22 @@ def _settings(attack: attacks.AttributionAttack, options: argparse.Namespace) ->
     }
 
 
+def _counted(attribution: Attribution, bar: "tqdm[Any]") -> Attribution:
+    """The same attribution; each call moves the bar."""
+
+    def counted(
+        model: Classifier, x: Tensor, y: Tensor, /, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        bar.update()
+        return attribution(model, x, y, generator=generator)
+
+    return counted
+
+
 def _maps(attribution: Attribution, model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
     """Maps with noise that is the same for all calls."""
     return attribution(model, x, y, generator=torch.Generator().manual_seed(seed)).detach()
 
 
-def _scores(a: Tensor, b: Tensor, *, k: int) -> dict[str, Tensor]:
-    heat, other = to_heatmap(a), to_heatmap(b)
-    values = (
-        metrics.topk_intersection(heat, other, k=k),
-        metrics.kendall(heat, other),
-        metrics.cosine(a, b),
-        metrics.center_shift(heat, other),
-    )
-    return dict(zip(_SCORES, values, strict=True))
-
-
-def _resume(out: Path, settings: Mapping[str, Any], table: Path) -> dict[str, dict[str, str]]:
-    """The rows that are already there, by name; starts the folder if it is new."""
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    note = out / "settings.json"
-    text = json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False)
-    if not note.exists():
-        _write(note, text.encode())
-    stored = json.loads(note.read_text())
-    changed = [name for name, value in json.loads(text).items() if stored.get(name) != value]
-    if changed:
-        raise ValueError(
-            f"Expected --out {out} to be new or of the same run, got another "
-            f"{', '.join(changed)}; choose another folder"
-        )
-    if not table.exists():
-        return {}
-    with table.open(newline="") as file:
-        return {row["name"]: row for row in csv.DictReader(file)}
-
-
-def _as_csv(rows: Iterable[Mapping[str, str]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """The file appears complete or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _draw(
-    path: Path,
-    x: Tensor,
-    z: Tensor,
-    maps: Sequence[Tensor],
-    row: Mapping[str, object],
-    *,
-    amplify: float,
-) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 5)
-    plotting.show_image(x, ax=axes[0], title="image")
-    plotting.show_image(z, ax=axes[1], title="perturbed")
-    grey = (0.5 + amplify * (z - x)).clamp(0, 1)
-    plotting.show_image(grey, ax=axes[2], title=f"difference × {amplify:g}")
-    # One scale for both maps.
-    heat = [to_heatmap(m[None])[0] for m in maps]
-    limit = plotting.shared_limit(*heat)
-    plotting.show_heatmap(heat[0], ax=axes[3], limit=limit, title="map before")
-    plotting.show_heatmap(heat[1], ax=axes[4], limit=limit, title="map after")
-    kept = "kept" if row["prediction_kept"] else "changed"
-    scores = ", ".join(f"{name} {float(str(row[name])):.2f}" for name in _SCORES)
-    figure.suptitle(f"{row['name']}, {row['label']}: prediction {kept}; {scores}", fontsize=9)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    _write(path, content.getvalue())
-
-
 def _class(names: Sequence[str], label: int) -> str:
     return names[label] if label < len(names) else str(label)
-
-
-def _summarize(rows: Mapping[str, Mapping[str, str]], table: Path) -> None:
-    n = len(rows)
-    kept = sum(row["prediction_kept"] == "True" for row in rows.values())
-    changed = sum(row["changed"] == "True" for row in rows.values())
-    print(f"{n} images; prediction kept on {kept}, image changed on {changed}")
-    for name in _SCORES:
-        values = torch.tensor([float(row[name]) for row in rows.values()], dtype=torch.float64)
-        print(f"  {name:18s} mean {float(values.nanmean()):.3f}")
-    print(f"{table} and {table.parent / 'figures'}")

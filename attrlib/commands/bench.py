@@ -1,0 +1,58 @@
+"""`python -m attrlib bench`: the studies whose tables the book reads."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from attrlib import benchmark
+
+
+def add_options(
+    parser: argparse.ArgumentParser, *, machine: Callable[[argparse.ArgumentParser], None]
+) -> None:
+    """Declare the studies and their options.
+
+    Args:
+        parser: Where to declare them.
+        machine: Declares where to compute.
+    """
+    studies = parser.add_subparsers(dest="study", required=True)
+    strength = studies.add_parser(
+        "strength", help="how far attacks on attributions go, by their effort (hours on one core)"
+    )
+    strength.add_argument("--images", type=int, default=300, help="number (default: 300)")
+    imagenet = studies.add_parser(
+        "imagenet", help="accuracy of attrlib.models.imagenet() on photographs of ImageNet"
+    )
+    imagenet.add_argument(
+        "--image-folder", type=Path, required=True, help="photographs, as DIR/WNID/IMAGE"
+    )
+    imagenet.add_argument(
+        "--wnids", type=Path, required=True, help="text file with the 1,000 identifiers in order"
+    )
+    for study, table in ((strength, "attack-strength"), (imagenet, "imagenet-accuracy")):
+        path = Path("results") / f"{table}.csv"
+        study.add_argument("--out", type=Path, default=path, help=f"table (default: {path})")
+        machine(study)
+
+
+def run(options: argparse.Namespace, *, device: torch.device) -> None:
+    """Run a study; a second call of `strength` goes on where the first one stopped.
+
+    Args:
+        options: As `add_options` declares them.
+        device: Where to compute.
+
+    Raises:
+        ValueError: If an option is bad, or the table is of another study.
+        FileNotFoundError: If images are missing.
+    """
+    if options.study == "strength":
+        benchmark.strength(options.out, images=options.images, device=device, progress=True)
+    else:
+        benchmark.imagenet_accuracy(
+            options.out, options.image_folder, options.wnids, device=device, progress=True
+        )
+    print(options.out)
