@@ -57,7 +57,7 @@ class Setting:
     objective: str = "top-k"
     eps: float = 8 / 255
     steps: int = 100
-    restarts: int = 5
+    restarts: int = 10
     sharpness: tuple[float, ...] = (10.0, 30.0, 100.0)
 
     def attack(self) -> Attack:
@@ -107,7 +107,7 @@ def strength_settings() -> Iterator[Setting]:
             yield replace(base, study="steps", restarts=1, steps=steps)
         for objective in ("top-k", "cosine", "mass centre"):
             yield replace(base, study="objective", restarts=1, objective=objective)
-        for restarts in (1, 2, 5, 10):
+        for restarts in (1, 2, 5, 10, 20):
             yield replace(base, study="restarts", restarts=restarts)
     for level in (1, 2, 4, 8, 16, 25.5):
         yield Setting(study="eps", eps=level / 255, restarts=1)
