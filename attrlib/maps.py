@@ -1,7 +1,10 @@
 """What an attribution map is reduced to before it is shown, ranked or compared."""
 
+import itertools
+import math
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -66,12 +69,7 @@ def topk_mask(a: Heatmaps, *, k: int) -> Masks:
     """
     _check.heatmaps(a=a)
     _check.count(k=k, high=a[0].numel())
-    rows = a.flatten(1)
-    # One selection instead of a sort: all above the k-th value, then its ties in order of the index.
-    last = rows.kthvalue(rows.shape[1] - k + 1, dim=1, keepdim=True).values
-    above, tied = rows > last, rows == last
-    room = k - above.sum(1, keepdim=True)
-    return (above | (tied & (tied.cumsum(1) <= room))).view_as(a)
+    return _highest(a.detach().flatten(1), k).view_as(a)
 
 
 def dilate(mask: Masks, *, window: int) -> Masks:
@@ -104,7 +102,7 @@ def dilate(mask: Masks, *, window: int) -> Masks:
     if mask.ndim != 3:
         raise ValueError(f"Expected mask to be sets of pixels (n, h, w), got {tuple(mask.shape)}")
     _check.count(window=window, low=0)
-    return _highest_near(mask.float(), window) > 0
+    return _grown(_grown(mask, window, dim=1), window, dim=2)
 
 
 def diverse_topk(a: Heatmaps, *, k: int, window: int) -> Masks:
@@ -120,7 +118,9 @@ def diverse_topk(a: Heatmaps, *, k: int, window: int) -> Masks:
 
     Returns:
         Masks (n, h, w), true at k pixels a row, or at fewer where the windows of fewer pixels cover the
-        map. Ties go to the lower index. Any two chosen pixels are more than w rows or columns apart.
+        map: `mask.sum((1, 2))` says how many picks were possible. Ties go to the lower index. Any two
+        chosen pixels are more than w rows or columns apart, and the windows of the chosen pixels hold
+        every pixel that is above the last of them.
 
     Raises:
         ValueError: If `a` is not (n, h, w), a number is out of range, or a map holds NaN.
@@ -134,21 +134,17 @@ def diverse_topk(a: Heatmaps, *, k: int, window: int) -> Masks:
     _check.heatmaps(a=a)
     _check.count(k=k, high=a[0].numel())
     _check.count(window=window, low=0)
-    # Pixels become ranks, highest best and all different, so that ties are settled once. A pixel that
-    # is the best left within its window is certain to be taken, whatever happens elsewhere: rounds of
-    # such pixels give the greedy set in a few steps for all maps together.
-    size = a[0].numel()
-    order = a.flatten(1).argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(size, 0, -1, device=a.device, dtype=torch.float32)
-    rank = torch.zeros_like(order, dtype=torch.float32)
-    rank = rank.scatter(1, order, places.expand(len(a), size)).view(a.shape)
-    taken, left = torch.zeros_like(a, dtype=torch.bool), rank
-    while bool((left > 0).any()):
-        best = (left > 0) & (left == _highest_near(left, window))
-        taken |= best
-        left = left.masked_fill(_highest_near(best.float(), window) > 0, 0)
-    # The greedy picks come in falling order, so the first k are the k best of all that can be taken.
-    return taken & topk_mask(rank * taken, k=k)
+    rows = a.detach().flatten(1)
+    picks = _diverse(a.detach(), k, min(window, max(a.shape[1:]) - 1)).sort().values
+    # The greedy picks come in falling order, so the first k are the k highest of all that were found.
+    counts = torch.bincount(picks // rows.shape[1], minlength=len(rows))
+    present = torch.arange(int(counts.max()), device=a.device) < counts[:, None]
+    values = rows.new_full(present.shape, -math.inf)
+    values[present] = rows.flatten()[picks]
+    chosen = picks[_highest(values, min(k, values.shape[1]))[present]]
+    mask = torch.zeros_like(rows, dtype=torch.bool)
+    mask.view(-1)[chosen] = True
+    return mask.view_as(a)
 
 
 def normalize(h: Heatmaps) -> Heatmaps:
@@ -203,6 +199,75 @@ def _batch(h: Tensor) -> None:
         raise ValueError(f"Expected h to be heatmaps (n, h, w), got shape {tuple(h.shape)}")
 
 
-def _highest_near(values: Tensor, window: int) -> Tensor:
-    """The highest value in the window around each pixel, of values >= 0."""
-    return functional.max_pool2d(values[:, None], 2 * window + 1, 1, window)[:, 0]
+def _highest(rows: Tensor, k: int) -> Tensor:
+    """Where the k highest entries of each row are; ties go to the lower index."""
+    last = _kth_highest(rows, k)[:, None]
+    chosen = rows >= last
+    if bool((chosen.sum(1, dtype=torch.int32) > k).any()):
+        above, tied = rows > last, rows == last
+        chosen = above | (tied & (tied.cumsum(1) <= k - above.sum(1, keepdim=True)))
+    return chosen
+
+
+def _kth_highest(rows: Tensor, k: int) -> Tensor:
+    """The k-th highest entry of each row."""
+    place = rows.shape[1] - k
+    if rows.device.type != "cpu":
+        return rows.kthvalue(place + 1, dim=1).values
+    # On a CPU, NumPy selects several times faster than PyTorch; it does not know bfloat16.
+    known = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
+    return torch.from_numpy(np.partition(known.numpy(), place, axis=1)[:, place]).to(rows)
+
+
+def _diverse(a: Tensor, k: int, reach: int) -> Tensor:
+    """Flat indices of all picks of the greedy selection that are high enough to be among the first k."""
+    # A pixel that is the best left in its window is certain to be taken, whatever happens elsewhere. So
+    # rounds of such pixels give the greedy set, in a few steps for all maps together. The best 2k pixels
+    # go first; where they do not hold k picks, more follow. A frame keeps all windows inside.
+    size = a[0].numel()
+    left = functional.pad(a, (reach,) * 4, value=-math.inf)  # what can still be taken
+    values, stride, side = left.view(-1), left.shape[2], range(2 * reach + 1)
+    # A pixel is known by the upper left corner of its window, which has window[i][j][corner] in row i
+    # and column j.
+    window = [[values[i * stride + j :] for j in side] for i in side]
+    seen, counts, found = 0, torch.zeros(len(a), dtype=torch.int64, device=a.device), []
+    while seen < size and bool((counts < k).any()):
+        seen = min(2 * seen or 2 * k, size)
+        lowest = _kth_highest(a.flatten(1), seen).masked_fill(counts >= k, math.inf)
+        corners = (left >= lowest[:, None, None]).view(-1).nonzero()[:, 0] - reach * (stride + 1)
+        while len(corners):
+            best = _unbeaten(window, corners)
+            for pixel in itertools.chain(*window):
+                pixel.index_fill_(0, best, -math.inf)
+            corners = corners[window[reach][reach].index_select(0, corners) > -math.inf]
+            counts += torch.bincount(best // left[0].numel(), minlength=len(a))
+            found.append(best)
+    corners = torch.cat(found)
+    maps, places = corners // left[0].numel(), corners % left[0].numel()
+    return maps * size + places // stride * a.shape[2] + places % stride
+
+
+def _unbeaten(window: list[list[Tensor]], corners: Tensor) -> Tensor:
+    """The pixels that no other in their window beats; of equal values the first one wins."""
+    reach, side = len(window) // 2, len(window)
+    for i in sorted(range(side), key=lambda row: abs(row - reach)):
+        own = window[reach][reach].index_select(0, corners)[:, None]
+        near = window[i][0].unfold(0, side, 1).index_select(0, corners)
+        before = (
+            side if i < reach else reach if i == reach else 0
+        )  # columns that come before the pixel
+        beaten = (near[:, :before] >= own).any(1) | (near[:, before:] > own).any(1)
+        corners = corners[~beaten]
+    return corners
+
+
+def _grown(mask: Tensor, window: int, *, dim: int) -> Tensor:
+    """The pixels at most `window` away from the mask along one dimension, in about log₂ w steps."""
+    size, reach = mask.shape[dim], 0
+    while reach < min(window, size):
+        step = min(2 * reach + 1, window - reach, size)
+        wider = mask.clone()
+        wider.narrow(dim, step, size - step).logical_or_(mask.narrow(dim, 0, size - step))
+        wider.narrow(dim, 0, size - step).logical_or_(mask.narrow(dim, step, size - step))
+        mask, reach = wider, reach + step
+    return mask.clone() if window == 0 else mask
