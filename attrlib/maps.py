@@ -265,7 +265,7 @@ def _grown(mask: Tensor, window: int, *, dim: int) -> Tensor:
     """The pixels at most `window` away from the mask along one dimension, in about log₂ w steps."""
     size, reach = mask.shape[dim], 0
     while reach < min(window, size):
-        step = min(2 * reach + 1, window - reach, size)
+        step = min(reach + 1, window - reach)  # more would leave holes beside the border
         wider = mask.clone()
         wider.narrow(dim, step, size - step).logical_or_(mask.narrow(dim, 0, size - step))
         wider.narrow(dim, 0, size - step).logical_or_(mask.narrow(dim, step, size - step))
