@@ -11,7 +11,7 @@ from attrlib.types import Inputs, Labels
 
 sys.path.append(str(ROOT / "tools" / "sphinx"))
 from docstrings import signature, to_rst
-from exercise_map import Exercise, exercises
+from exercise_map import Exercise, exercises, plan
 from pages import repair
 
 
@@ -57,6 +57,20 @@ def test_exercises_are_read_from_the_notebook(tmp_path: Path) -> None:
         Exercise(title="By hand", label="ex-hand", difficulty="●●○", minutes=5, checked=False),
         Exercise(title="In code", label="ex-code", difficulty="●●○", minutes=15, checked=True),
     ]
+
+
+def test_a_plan_is_read_from_the_notebook(tmp_path: Path) -> None:
+    cells = [
+        "# A chapter\n\n## Objectives\n\nAfter it you can\n\n- read,\n- write.",
+        "## Prerequisites\n\nNone.",
+        "## Time\n\nAn hour.\n\nMore about it.\n\n(sec-one)=\n## One",
+    ]
+    path = tmp_path / "chapter.ipynb"
+    path.write_text(json.dumps({"cells": [{"source": [cell]} for cell in cells]}), encoding="utf-8")
+    assert plan(path) == ("After it you can\n\n- read,\n- write.", "An hour.")
+    path.write_text(json.dumps({"cells": [{"source": ["# A draft\n"]}]}), encoding="utf-8")
+    assert plan(path) == ("", "")
+    assert exercises(path) == []
 
 
 def test_repairs_change_a_page_once() -> None:

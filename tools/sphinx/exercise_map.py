@@ -1,9 +1,14 @@
-r"""The `exercise-map` directive: a table of every exercise of the book, read from the notebooks.
+r"""The directives `lesson-plan` and `exercise-map`: what each chapter teaches, and its exercises.
 
-Syntax, without body or options::
+Both are read from the notebooks. Syntax, without body or options::
+
+    ```{lesson-plan}
+    ```
 
     ```{exercise-map}
     ```
+
+The plan repeats a chapter's objectives and the first paragraph about its time.
 
 An exercise is found by its opening fence, its label and the line that follows them::
 
@@ -32,6 +37,8 @@ _EXERCISE = re.compile(
     r"\{exercise-start\} *(?P<title>[^\n]+)\n:label: *(?P<label>\S+)\n`{3,}\n\s*"
     r"\*Difficulty: (?P<difficulty>[●○]+) · about (?P<minutes>\d+) minutes\*"
 )
+_PAGE = re.compile(r"- file: *(\S+)")
+_SECTION = r"^## %s\n+(.*?)(?=^(?:## |\([\w-]+\)=$))"
 _CHECK = re.compile(r"^\s*check\(", re.M)
 
 
@@ -51,8 +58,7 @@ def exercises(notebook: Path) -> list[Exercise]:
 
     An exercise counts as checked when a cell between it and the next one calls `check`.
     """
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    text = "\n\n".join("".join(cell["source"]) for cell in cells)
+    text = _text(notebook)
     found = list(_EXERCISE.finditer(text))
     ends = [match.start() for match in found[1:]] + [len(text)]
     return [
@@ -63,22 +69,58 @@ def exercises(notebook: Path) -> list[Exercise]:
             minutes=int(match["minutes"]),
             checked=bool(_CHECK.search(text, match.end(), end)),
         )
-        for match, end in zip(found, ends, strict=True)
+        for match, end in zip(found, ends, strict=False)  # without an exercise there is one end
     ]
 
 
-class ExerciseMap(SphinxDirective):
-    """Write one table for each notebook of the book that has exercises."""
+def plan(notebook: Path) -> tuple[str, str]:
+    """Return a chapter's list of objectives and the first paragraph about its time; empty if absent."""
+    text = _text(notebook)
+    parts = [re.search(_SECTION % name, text, re.M | re.S) for name in ("Objectives", "Time")]
+    goals, time = (part[1].strip() if part else "" for part in parts)
+    return goals, time.split("\n\n")[0]
+
+
+def _text(notebook: Path) -> str:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells)
+
+
+class _Chapters(SphinxDirective):
+    """Write something about each notebook of the book, in the order of the contents."""
 
     def run(self) -> list[nodes.Node]:
-        """Return the tables."""
+        """Return what is written about all of them."""
         lines: list[str] = []
-        for page in sorted(self.env.found_docs):
+        for page in self._ordered():
             path = Path(self.env.doc2path(page))
-            if path.suffix == ".ipynb" and (found := exercises(path)):
+            if path.suffix == ".ipynb":
                 self.env.note_dependency(str(path))
-                lines += self._table(page, found)
+                lines += self._about(page, path)
         return self.parse_text_to_nodes("\n".join(lines))
+
+    def _ordered(self) -> list[str]:
+        contents = (Path(self.env.srcdir) / "_toc.yml").read_text(encoding="utf-8")
+        return [page for page in _PAGE.findall(contents) if page in self.env.found_docs]
+
+    def _about(self, page: str, path: Path) -> list[str]:
+        raise NotImplementedError
+
+
+class LessonPlan(_Chapters):
+    """Write each chapter's objectives and time."""
+
+    def _about(self, page: str, path: Path) -> list[str]:
+        goals, time = plan(path)
+        return [f"{{doc}}`/{page}`", "", time, "", goals, ""]
+
+
+class ExerciseMap(_Chapters):
+    """Write one table for each chapter that has exercises."""
+
+    def _about(self, page: str, path: Path) -> list[str]:
+        found = exercises(path)
+        return self._table(page, found) if found else []
 
     def _table(self, page: str, found: list[Exercise]) -> list[str]:
         rows = [
@@ -100,5 +142,6 @@ class ExerciseMap(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directive."""
+    app.add_directive("lesson-plan", LessonPlan)
     app.add_directive("exercise-map", ExerciseMap)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
