@@ -120,6 +120,33 @@ ROWS = {
     "topk_intersection": Row(
         partial(metrics.topk_intersection, k=20), "heatmaps", "per sample", differentiable=False
     ),
+    "lens_recall": Row(
+        partial(metrics.lens_recall, k=12, window=1), "heatmaps", "per sample", differentiable=False
+    ),
+    "lens_precision": Row(
+        partial(metrics.lens_precision, k=9, window=1),
+        "heatmaps",
+        "per sample",
+        differentiable=False,
+    ),
+    "lens_recall, diverse": Row(
+        partial(metrics.lens_recall, k=5, window=1, diverse=True),
+        "heatmaps",
+        "per sample",
+        differentiable=False,
+    ),
+    "lens_spearman": Row(
+        partial(metrics.lens_spearman, window=1), "heatmaps", "per sample", differentiable=False
+    ),
+    "lens_kendall": Row(
+        partial(metrics.lens_kendall, window=1), "heatmaps", "per sample", differentiable=False
+    ),
+    "chance_level": Row(
+        partial(metrics.chance_level, partial(metrics.lens_recall, k=9, window=1)),
+        "heatmaps",
+        "per sample",
+        differentiable=False,
+    ),
     "center_shift": Row(metrics.center_shift, "heatmaps", "per sample"),
     # maps: a -> what it is reduced to
     "to_heatmap": Row(maps.to_heatmap, "map", "heatmap", looks=False),

@@ -25,6 +25,7 @@ from tests.rows import ROWS, SIZE, N, Row
 SUBJECTS: tuple[ModuleType, ...] = (attributions, maps, metrics)
 NOT_PER_ROW = {
     "interval": "summarises all samples; see test_metrics.py",
+    "corrected": "takes scores, not maps; see test_lens.py",
     "ascend": "the loop inside PGD and AttributionAttack; see test_attacks.py",
     **dict.fromkeys(("Ball", "LinfBall", "L2Ball"), "parts of an attack; see test_attack_balls.py"),
 }
@@ -77,12 +78,12 @@ def _name(call: Callable[..., Tensor]) -> str:
 
 
 def _public(module: ModuleType) -> dict[str, Callable[..., object]]:
-    """The functions that a module defines itself."""
+    """The functions that a module, or a part of it, defines itself."""
     return {
         name: value
         for name, value in vars(module).items()
         if inspect.isfunction(value)
-        and value.__module__ == module.__name__
+        and f"{value.__module__}.".startswith(f"{module.__name__}.")
         and not name.startswith("_")
     }
 

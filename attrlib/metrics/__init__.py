@@ -1,0 +1,38 @@
+"""Similarities of two batches of maps: one value per sample, higher is more alike, best value 1.
+
+`cosine` and `pearson` compare signed maps of any shape; rank correlations, top-k overlaps and LENS
+scores compare heatmaps (n, h, w). A score that is undefined for a sample, such as a correlation with a
+constant map, is NaN for that sample; reports count these and leave them out. `chance_level` says what a
+score gives for maps that have nothing to do with each other: a score means little without it.
+"""
+
+from attrlib.maps import dilate, diverse_topk, topk_mask
+from attrlib.metrics.chance import chance_level, corrected, interval
+from attrlib.metrics.correlations import (
+    cosine,
+    kendall,
+    lens_kendall,
+    lens_spearman,
+    pearson,
+    spearman,
+)
+from attrlib.metrics.places import center_shift, lens_precision, lens_recall, topk_intersection
+
+__all__ = [
+    "center_shift",
+    "chance_level",
+    "corrected",
+    "cosine",
+    "dilate",
+    "diverse_topk",
+    "interval",
+    "kendall",
+    "lens_kendall",
+    "lens_precision",
+    "lens_recall",
+    "lens_spearman",
+    "pearson",
+    "spearman",
+    "topk_intersection",
+    "topk_mask",
+]
