@@ -25,19 +25,18 @@ def chance_level(
 ) -> PerSample:
     r"""Return what a metric gives on average if the maps have nothing to do with each other.
 
-    Known without chance for metrics of this module, options bound with `functools.partial`:
+    Known without drawing for these metrics, their options bound with `functools.partial`:
 
-    | metric | chance level |
-    |---|---|
-    | `topk_intersection` | $k / hw$ |
-    | `lens_recall` | $\lvert N_w(S) \rvert / hw$, the area of the windows of `a` |
-    | `lens_precision` | $\lvert N_w(T) \rvert / hw$, the area of the windows of `b` |
-    | `pearson`, `spearman`, `kendall` | 0 |
+    - `topk_intersection`: $k / hw$
+    - `lens_recall`: $|N_w(S)| / hw$, the area of the windows of `a`
+    - `lens_precision`: $|N_w(T)| / hw$, the area of the windows of `b`
+    - `pearson`, `spearman`, `kendall`: 0
 
-    These hold for pixels of `b` in random order, and the areas also for a set that keeps its shape and
-    lies anywhere: each pixel is then in each place equally often. Any other metric is averaged over
-    `draws` random orders of the entries of `b`. Real maps share more than that, such as a bright centre:
-    maps of other images are the stricter control.
+    These hold when the pixels of one map are put in random order: of `a` for `lens_precision`, of `b`
+    for the rest. The areas hold as well for a set that keeps its shape and lies anywhere, and that is
+    what is meant with `diverse`. Any other metric is averaged over `draws` random orders of the entries
+    of `b`. Real maps share more than that, such as a bright centre: maps of other images are the stricter
+    control.
 
     Args:
         metric: Similarity of two batches of maps.
@@ -52,7 +51,7 @@ def chance_level(
     Raises:
         ValueError: If `draws` is below 1, or the metric refuses the maps.
 
-    Source: none of the papers corrects for chance; the covered area is the exact mean of LENS scores.
+    Source: ours; the paper on LENS leaves the area of the windows in its scores.
 
     >>> a, b = torch.rand(1, 4, 4), torch.rand(1, 4, 4)
     >>> chance_level(functools.partial(topk_intersection, k=4), a, b).item()
