@@ -15,6 +15,7 @@ __all__ = [
     "book",
     "checkpoints",
     "data",
+    "faithfulness",
     "maps",
     "metrics",
     "models",

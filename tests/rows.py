@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from attrlib import attacks, attributions, maps, metrics
+from attrlib import attacks, attributions, faithfulness, maps, metrics
 from tests import oracles
 
 N, SIZE = 4, 8
@@ -23,11 +23,19 @@ class Row(NamedTuple):
     random: bool = False
     differentiable: bool = True
     looks: bool = True  # refuses NaN; what attacks call at each step does not look at values
+    gradients: bool = True  # a model is differentiated, which torch.inference_mode() forbids
+
+
+def _insertion(model: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """In a fixed order, the same for all images."""
+    order = oracles.images(1)[:, 0].expand(len(x), SIZE, SIZE)
+    order = order.to(x.device) if isinstance(x, Tensor) else order
+    return faithfulness.insertion(model, x, y, order, steps=5)
 
 
 ROWS = {
     # attributions: (model, x, y, *, generator) -> like x
-    "target_logit": Row(attributions.target_logit, "model", "per sample"),
+    "target_logit": Row(attributions.target_logit, "model", "per sample", gradients=False),
     "gradient": Row(attributions.gradient, "model", "like x"),
     "input_x_gradient": Row(attributions.input_x_gradient, "model", "like x"),
     "integrated_gradients": Row(
@@ -148,6 +156,21 @@ ROWS = {
         differentiable=False,
     ),
     "center_shift": Row(metrics.center_shift, "heatmaps", "per sample"),
+    # faithfulness: (model, x, y, …) -> one value per sample
+    "insertion": Row(_insertion, "model", "per sample", differentiable=False, gradients=False),
+    "random_perturbation_similarity": Row(
+        partial(
+            faithfulness.random_perturbation_similarity,
+            attribution=partial(attributions.smooth_grad, sigma=0.1, samples=2),
+            metric=metrics.cosine,
+            eps=0.1,
+            draws=2,
+        ),
+        "model",
+        "per sample",
+        random=True,
+        differentiable=False,
+    ),
     # maps: a -> what it is reduced to
     "to_heatmap": Row(maps.to_heatmap, "map", "heatmap", looks=False),
     "to_heatmap sum": Row(partial(maps.to_heatmap, mode="sum"), "map", "heatmap", looks=False),
