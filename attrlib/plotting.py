@@ -197,22 +197,20 @@ def show_scores(scores: Mapping[str, Tensor], *, ax: Axes, label: str) -> Axes:
 
 
 def show_intervals(
-    at: Sequence[float],
-    mean: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
+    table: Mapping[str, Sequence[float]],
+    column: str,
     *,
+    at: Sequence[float],
     ax: Axes,
     style: str = "o-",
     label: str | None = None,
 ) -> Axes:
-    """Draw means with their confidence intervals.
+    """Draw a column of means with their confidence intervals.
 
     Args:
-        at: Positions.
-        mean: Means.
-        low: Lower ends of the intervals.
-        high: Upper ends.
+        table: Columns of equal length, such as a data frame of `results/` as a dictionary.
+        column: Name of the column of means; `<column>_low` and `<column>_high` hold the intervals.
+        at: Positions, one for each row.
         ax: Axes to draw on.
         style: Marker and line, as matplotlib writes them.
         label: Name in the legend.
@@ -221,14 +219,21 @@ def show_intervals(
         The axes.
 
     Raises:
-        ValueError: If the lengths differ or a mean is outside its interval.
+        ValueError: If a column is missing, the lengths differ, or a mean is outside its interval.
     """
+    wanted = (column, f"{column}_low", f"{column}_high")
+    missing = [name for name in wanted if name not in table]
+    if missing:
+        raise ValueError(
+            f"Expected table with the columns {', '.join(wanted)}, got no {missing[0]}"
+        )
+    mean, low, high = (list(table[name]) for name in wanted)
     columns = list(zip(at, mean, low, high, strict=True))
     outside = [m for _, m, below, above in columns if not below <= m <= above]
     if outside:
         raise ValueError(f"Expected mean between low and high, got {outside[0]!r}")
     bars = [[m - below for _, m, below, _ in columns], [above - m for _, m, _, above in columns]]
-    ax.errorbar(list(at), list(mean), yerr=bars, fmt=style, label=label, capsize=2)
+    ax.errorbar(list(at), mean, yerr=bars, fmt=style, label=label, capsize=2)
     return ax
 
 

@@ -128,10 +128,12 @@ def test_panels_share_one_scale(show: Callable[..., list[Axes]]) -> None:
 
 
 def test_intervals(ax: Axes) -> None:
-    columns = [0, 1], [0.5, 0.6], [0.4, 0.6], [0.7, 0.6]
-    assert plotting.show_intervals(*columns, ax=ax, label="noise") is ax
+    table = {"topk": [0.5, 0.6], "topk_low": [0.4, 0.6], "topk_high": [0.7, 0.6]}
+    assert plotting.show_intervals(table, "topk", at=[0, 1], ax=ax, label="noise") is ax
     assert list(ax.lines[0].get_ydata()) == [0.5, 0.6]
     with pytest.raises(ValueError, match=r"Expected mean between low and high, got 0\.9"):
-        plotting.show_intervals([0], [0.9], [0.1], [0.2], ax=ax)
-    with pytest.raises(ValueError, match="shorter"):
-        plotting.show_intervals([0, 1], [0.9], [0.1], [0.2], ax=ax)
+        plotting.show_intervals({**table, "topk": [0.9, 0.6]}, "topk", at=[0, 1], ax=ax)
+    with pytest.raises(ValueError, match="longer"):
+        plotting.show_intervals(table, "topk", at=[0], ax=ax)
+    with pytest.raises(ValueError, match="got no kendall"):
+        plotting.show_intervals(table, "kendall", at=[0, 1], ax=ax)

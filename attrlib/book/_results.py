@@ -9,7 +9,7 @@ import pandas as pd
 PROVENANCE = ("commit", "date", "device", "versions", "seconds")
 
 
-def results(name: str) -> pd.DataFrame:
+def results(name: str, **where: object) -> pd.DataFrame:
     """Return the table `results/<name>.csv`.
 
     The folder `results` is looked for in the working directory, then in each folder above it,
@@ -17,13 +17,15 @@ def results(name: str) -> pd.DataFrame:
 
     Args:
         name: File name without folder and ending, e.g. "speed".
+        **where: Column to value; only rows that have it are returned. Numbers match to four decimals,
+            as they are rounded in the tables.
 
     Returns:
         The rows of the table; the columns of `PROVENANCE` say how each was made.
 
     Raises:
         FileNotFoundError: If no such table exists; the message lists those that do.
-        ValueError: If the table lacks a column of `PROVENANCE` or has no row.
+        ValueError: If the table lacks a column of `PROVENANCE` or one that is asked for, or has no row.
     """
     here = Path.cwd()
     folders = [folder / "results" for folder in (here, *here.parents)]
@@ -40,4 +42,13 @@ def results(name: str) -> pd.DataFrame:
     if missing or frame.empty:
         flaw = f"no column {', '.join(missing)}" if missing else "no rows"
         raise ValueError(f"Expected {name}.csv to have rows with {PROVENANCE}, got {flaw}")
+    for column, value in where.items():
+        if column not in frame.columns:
+            raise ValueError(f"Expected a column of {name}.csv, got {column!r}")
+        if isinstance(value, float):
+            frame = frame.loc[(frame[column] - value).abs() < 1e-4]
+        else:
+            frame = frame.loc[frame[column] == value]
+        if frame.empty:
+            raise ValueError(f"Expected {column} of a row in {name}.csv, got {value!r}")
     return frame

@@ -17,15 +17,22 @@ _MOVE = (
 
 
 class Slider:
-    """Frames behind a slider: HTML where it can be shown, the first frame as a picture elsewhere."""
+    """Frames behind a slider: HTML where it can be shown, words elsewhere."""
 
     def __init__(
-        self, frames: Mapping[str, bytes], alts: Mapping[str, str], name: str, caption: str
+        self,
+        frames: Mapping[str, bytes],
+        alts: Mapping[str, str],
+        *,
+        name: str,
+        caption: str,
+        start: str,
     ) -> None:
-        self._frames, self._alts, self._name, self._caption = frames, alts, name, caption
+        self._frames, self._alts = frames, alts
+        self._name, self._caption, self._start = name, caption, start
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        first = next(iter(self._frames))
+        first, place = self._start, list(self._frames).index(self._start)
         pictures = "".join(
             f'<img src="data:image/webp;base64,{base64.b64encode(frame).decode()}" '
             f'alt="{html.escape(self._alts[label])}" data-label="{html.escape(label)}"'
@@ -34,7 +41,7 @@ class Slider:
         )
         text = (
             f'<figure class="slider"><label>{html.escape(self._name)} '
-            f'<input type="range" min="0" max="{len(self._frames) - 1}" value="0" step="1" '
+            f'<input type="range" min="0" max="{len(self._frames) - 1}" value="{place}" step="1" '
             f'aria-valuetext="{html.escape(first)}" oninput="{html.escape(_MOVE)}"></label> '
             f"<output>{html.escape(first)}</output>{pictures}"
             f"<noscript>The slider needs JavaScript; this is the frame at {html.escape(first)}."
@@ -44,7 +51,12 @@ class Slider:
 
 
 def slider(
-    frames: Mapping[str, Figure], *, alts: Mapping[str, str], name: str, caption: str
+    frames: Mapping[str, Figure],
+    *,
+    alts: Mapping[str, str],
+    name: str,
+    caption: str,
+    start: str | None = None,
 ) -> Slider:
     """Return a figure with one frame for each position of a slider; the frames are closed.
 
@@ -53,22 +65,27 @@ def slider(
         alts: Label to what is to be seen, for those who cannot see it.
         name: What the slider moves, such as "Budget".
         caption: Text below the figure.
+        start: Label of the frame that is shown first, and without scripts; None is the first.
 
     Returns:
         An object that Jupyter and the book render: HTML that needs no kernel and obeys the keyboard.
 
     Raises:
-        ValueError: If there are fewer than two frames, or a frame has no alternative text.
+        ValueError: If there are fewer than two frames, a frame has no alternative text, or `start` is no
+            label.
     """
     if len(frames) < 2:
         raise ValueError(f"Expected frames to hold at least 2 figures, got {len(frames)}")
     missing = [label for label in frames if not alts.get(label)]
     if missing:
         raise ValueError(f"Expected alts for each frame, got none for {', '.join(missing)}")
+    start = next(iter(frames)) if start is None else start
+    if start not in frames:
+        raise ValueError(f"Expected start to be one of {', '.join(frames)}, got {start!r}")
     pictures = {}
     for label, figure in frames.items():
         buffer = io.BytesIO()
         figure.savefig(buffer, format="webp", dpi=100, pil_kwargs={"quality": 80})
         plt.close(figure)
         pictures[label] = buffer.getvalue()
-    return Slider(pictures, alts, name, caption)
+    return Slider(pictures, alts, name=name, caption=caption, start=start)
