@@ -27,12 +27,12 @@ def ball_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
     A normal direction times a radius whose d-th power is uniform.
     """
     direction = normal_like(x, generator=generator).flatten(1)
-    volume = torch.rand(len(x), generator=generator, dtype=x.dtype, device=_place(x, generator)).to(
-        x.device
-    )
+    volume = torch.rand(
+        (len(x), 1), generator=generator, dtype=x.dtype, device=_place(x, generator)
+    ).to(x.device)
     radius = volume ** (1 / direction.shape[1])
-    scale = radius / torch.linalg.vector_norm(direction, dim=1)
-    return direction.mul_(scale[:, None]).view_as(x)  # in place: no second array for the noise
+    norm = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
+    return direction.mul_(radius / norm).view_as(x)  # in place: no second array for the noise
 
 
 def seed(generator: torch.Generator | None) -> int:
