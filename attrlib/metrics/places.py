@@ -60,7 +60,7 @@ def lens_recall(
             larger than the image, or a map holds NaN.
 
     Source: Kamath et al. 2024, LENS-recall@k and, with `diverse`, LENS-recall@k-div. Differs: windows end
-    at the border and |T| is the divisor, where the authors' code wraps around and divides by k.
+    at the border and the size of T is the divisor, where the authors' code wraps around and divides by k.
 
     >>> a, b = torch.eye(3)[None], torch.eye(3)[None].roll(1, 2)
     >>> lens_recall(a, b, k=3, window=0).item(), lens_recall(a, b, k=3, window=1).item()
