@@ -128,7 +128,8 @@ def logits(scores: Tensor, y: Tensor) -> None:
     classes = scores.shape[1]
     low, high = (int(label) for label in torch.aminmax(y))  # one pass: attributions look each time
     if low < 0 or high >= classes:
-        raise ValueError(f"Expected y from 0 to {classes - 1}, got {low if low < 0 else high}")
+        first = y[(y < 0) | (y >= classes)][0]
+        raise ValueError(f"Expected y from 0 to {classes - 1}, got {int(first)}")
 
 
 def _number(value: object) -> bool:
