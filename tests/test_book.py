@@ -105,6 +105,17 @@ def test_a_table_without_rows_is_an_error(tables: Path) -> None:
         book.results("grid")
 
 
+def test_rows_are_chosen_by_column(tables: Path) -> None:
+    other = ROW.replace("natural", "madry").replace("0.5", "0.25004")
+    (tables / "grid.csv").write_text(COLUMNS + ROW + other)
+    assert book.results("grid", model="madry")["score"].tolist() == [0.25004]
+    assert book.results("grid", score=0.25)["model"].tolist() == ["madry"]  # rounded in the table
+    with pytest.raises(ValueError, match=r"Expected a column of grid.csv, got 'modell'"):
+        book.results("grid", modell="madry")
+    with pytest.raises(ValueError, match=r"Expected score of a row in grid.csv, got 0.4"):
+        book.results("grid", score=0.4)
+
+
 # --- source ---------------------------------------------------------------------------------------
 
 
