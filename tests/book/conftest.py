@@ -5,8 +5,9 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from building import Build, build
 from playwright.sync_api import Browser, sync_playwright
+
+from tests.book.building import Build, build
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), ""

@@ -13,8 +13,8 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from template_chapter import template
 
+from tests.book.template_chapter import template
 from tools import export
 from tools.chapters import ROOT, chapters, read, tags
 from tools.plain import Plain, folded

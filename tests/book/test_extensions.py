@@ -5,9 +5,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from building import ROOT
-
 from attrlib.types import Inputs, Labels
+from tests.book.building import ROOT
 
 sys.path.append(str(ROOT / "tools" / "sphinx"))
 from docstrings import signature, to_rst

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
-from template_chapter import template
 
 from attrlib.book import exercises
+from tests.book.template_chapter import template
 from tools import exercises as exercise_cells
 from tools import new_chapter, rules
 from tools.chapters import ROOT, chapters, read, tags

@@ -7,9 +7,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup, Tag
-from building import Build, toc_pages
-from looking import Visit, look
 from playwright.sync_api import Browser
+
+from tests.book.building import Build, toc_pages
+from tests.book.looking import Visit, look
 
 PAGES = toc_pages()
 IMAGE_NAME = re.compile(r"\.(png|jpe?g|gif|svg|webp)$", re.I)
@@ -55,8 +56,9 @@ def unspoken(path: Path) -> list[str]:
 
 
 def weight(path: Path) -> int:
-    """Return the bytes of a page and of the pictures only it shows."""
-    files = {(path.parent / str(tag["src"])).resolve() for tag in _article(path).find_all("img")}
+    """Return the bytes of a page, with what is embedded in it, and of the pictures only it shows."""
+    sources = {str(tag["src"]) for tag in _article(path).find_all("img")}
+    files = {(path.parent / src).resolve() for src in sources if not src.startswith("data:")}
     return path.stat().st_size + sum(file.stat().st_size for file in files)
 
 

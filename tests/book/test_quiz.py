@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
-from building import ROOT
 from playwright.sync_api import Browser
+
+from tests.book.building import ROOT
 
 sys.path.append(str(ROOT / "tools" / "sphinx"))
 from quiz import Option, Question, parse

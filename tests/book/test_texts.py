@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from building import ROOT, toc_pages
 from pybtex.database import parse_file
 
 import attrlib
+from tests.book.building import ROOT, toc_pages
 
 MACROS = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"][
     "mathjax3_config"
