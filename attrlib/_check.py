@@ -132,6 +132,20 @@ def logits(scores: Tensor, y: Tensor) -> None:
         raise ValueError(f"Expected y from 0 to {classes - 1}, got {int(first)}")
 
 
+def baseline(x: Tensor, baseline: Tensor | None) -> Tensor:
+    """Return the baseline in the shape of `x` (None is black); raise unless it fits `x` or is one row."""
+    if baseline is None:
+        return torch.zeros_like(x)
+    floating(baseline=baseline)
+    if baseline.shape[1:] != x.shape[1:] or len(baseline) not in (1, len(x)):
+        raise ValueError(
+            f"Expected baseline of shape {tuple(x.shape)} or one row of it, "
+            f"got {tuple(baseline.shape)}"
+        )
+    finite(baseline=baseline)
+    return baseline.to(x).expand_as(x)
+
+
 def _number(value: object) -> bool:
     return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 

@@ -150,7 +150,7 @@ def integrated_gradients(
     """
     _check.labelled(x, y)
     _check.count(steps=steps)
-    start = _baseline(x, baseline)
+    start = _check.baseline(x, baseline)
     path = (torch.lerp(start, x, (k + 0.5) / steps) for k in range(steps))
     return (x - start) * _mean_gradient(model, path, y, like=x)
 
@@ -270,16 +270,3 @@ def _mean_gradient(
     for point in points:
         total, count = total + _gradient(model, point, y), count + 1
     return total / count
-
-
-def _baseline(x: Tensor, baseline: Tensor | None) -> Tensor:
-    if baseline is None:
-        return torch.zeros_like(x)
-    _check.floating(baseline=baseline)
-    if baseline.shape[1:] != x.shape[1:] or len(baseline) not in (1, len(x)):
-        raise ValueError(
-            f"Expected baseline of shape {tuple(x.shape)} or one row of it, "
-            f"got {tuple(baseline.shape)}"
-        )
-    _check.finite(baseline=baseline)
-    return baseline.to(x).expand_as(x)

@@ -175,16 +175,7 @@ def _checked(
         )
     _check.count(steps=steps, high=h[0].numel())
     _check.one_of(("probability", "logit"), output=output)
-    if baseline is None:
-        return torch.zeros_like(x)
-    _check.floating(baseline=baseline)
-    if baseline.shape[1:] != x.shape[1:] or len(baseline) not in (1, len(x)):
-        raise ValueError(
-            f"Expected baseline of shape {tuple(x.shape)} or one row of it, "
-            f"got {tuple(baseline.shape)}"
-        )
-    _check.finite(baseline=baseline)
-    return baseline.detach().to(x).expand_as(x)
+    return _check.baseline(x, baseline).detach()
 
 
 @torch.no_grad()
