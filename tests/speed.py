@@ -8,11 +8,8 @@ To measure something new, add a `Case` to `map_cases` or `attack_cases`.
 
 import argparse
 import csv
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -26,6 +23,7 @@ from torch import Tensor, nn
 
 from attrlib import attributions, metrics
 from attrlib.attacks import AttributionAttack, LinfBall, TopK
+from attrlib.benchmark import provenance
 from attrlib.data import Images, fashion_mnist, photographs
 from attrlib.models import SmallCNN, imagenet, with_softplus
 
@@ -274,18 +272,6 @@ def measure(case: Case, *, device: torch.device, repeats: int) -> Row:
     )
 
 
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    found = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
-
-
-def _device_name(device: torch.device, threads: int) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.machine()}, {threads} thread{'s' * (threads > 1)})"
-
-
 def main() -> int:
     """Measure all cases, print the table and write it; 1 if a limit is missed."""
     parser = argparse.ArgumentParser(prog="python -m tests.speed", description=__doc__)
@@ -296,22 +282,16 @@ def main() -> int:
     options = parser.parse_args()
     device = torch.device(options.device)
     torch.set_num_threads(options.threads)
-    name = _device_name(device, options.threads)
     images = fashion_mnist("val")[: max(BATCHES)]
     model = SmallCNN(generator=torch.Generator().manual_seed(0)).to(device)
     x, y = images.x.to(device), images.y.to(device)
     batch = best_batch(model, x, y, repeats=options.repeats)
+    name = provenance(device, seconds=0)["device"]
     print(f"{name}, medians of at most {options.repeats} turns; maps of SmallCNN, 28×28")
     print(
         f"{'case':34s} {'images':>6s} {'ms':>8s} {'× bare':>7s} {'limit':>6s} {'':5s} "
         f"{'× theirs':>8s}  compared with"
     )
-    provenance = {
-        "commit": _commit(),
-        "date": datetime.now(tz=UTC).date().isoformat(),
-        "device": name,
-        "versions": f"python {platform.python_version()}, torch {torch.__version__}",
-    }
     table, missed = [], 0
     for case in chain(map_cases(model, x[:batch], y[:batch]), attack_cases(device)):
         start = time.perf_counter()
@@ -323,8 +303,8 @@ def main() -> int:
             f"{row.case:34s} {row.batch:6d} {row.milliseconds:8.2f} {row.ratio_bare:7.2f} {limit:>6s} "
             f"{row.verdict:5s} {other:>8s}  {row.bare}{', ' * bool(row.theirs)}{row.theirs}"
         )
-        seconds = round(time.perf_counter() - start, 2)
-        table.append(row._asdict() | {"verdict": row.verdict} | provenance | {"seconds": seconds})
+        where = provenance(device, seconds=time.perf_counter() - start)
+        table.append(row._asdict() | {"verdict": row.verdict} | where)
     options.out.parent.mkdir(exist_ok=True)
     partial_file = options.out.with_suffix(".partial")
     with partial_file.open("w", newline="") as file:
