@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from attrlib import __version__, _check
+from attrlib.attacks import PGD, LinfBall
 from attrlib.checkpoints import Checkpoint, describe, round_to_half, save
 from attrlib.data import Images, fingerprint
 from attrlib.models import SmallCNN
-from attrlib.regularizers import CrossEntropy
+from attrlib.regularizers import AdversarialCrossEntropy, CrossEntropy
 from attrlib.training import Loss, TrainConfig, correct, evaluate, train
 
 
@@ -47,6 +48,20 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 config=TrainConfig(epochs=10, batch_size=64, lr=3e-3),
                 source="Ordinary training; learning rate and batch size were chosen on the "
                 "validation split.",
+            ),
+            Recipe(
+                name="madry",
+                model=SmallCNN,
+                loss=Loss(
+                    terms={"adversarial": AdversarialCrossEntropy()},
+                    weights={"adversarial": 1.0},
+                    attack=PGD(
+                        ball=LinfBall(eps=0.1), steps=7, step_size=2.5 * 0.1 / 7, random_start=True
+                    ),
+                ),
+                config=TrainConfig(epochs=10, batch_size=64, lr=3e-3),
+                source="Adversarial training, Madry et al. 2018, with their seven steps; eps and step "
+                "size as usual for Fashion-MNIST.",
             ),
         ]
     }

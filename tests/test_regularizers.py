@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from attrlib.regularizers import CrossEntropy
+from attrlib.regularizers import AdversarialCrossEntropy, CrossEntropy
 from attrlib.types import Term
 from tests import oracles
 
@@ -41,3 +41,20 @@ def test_terms_are_frozen_and_equal_by_value() -> None:
 def test_cross_entropy_names_a_bad_label() -> None:
     with pytest.raises(ValueError, match="Expected y from 0 to 2, got 3"):
         CrossEntropy()(oracles.linear_net(), oracles.images(), torch.tensor([0, 1, 2, 3]))
+
+
+def test_adversarial_cross_entropy_is_cross_entropy_at_the_example() -> None:
+    model, x, y = oracles.linear_net(), oracles.images(), oracles.labels()
+    term, z = AdversarialCrossEntropy(), oracles.images().flip(0)
+    assert isinstance(term, Term)
+    assert torch.equal(term(model, x, y, z=z), CrossEntropy()(model, z, y))
+    assert torch.equal(term(model, 0 * x, y, z=z), term(model, x, y, z=z))
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_adversarial_cross_entropy_needs_an_example_of_the_same_shape() -> None:
+    model, x, y = oracles.linear_net(), oracles.images(), oracles.labels()
+    with pytest.raises(ValueError, match="Expected z, the adversarial example .* got None"):
+        AdversarialCrossEntropy()(model, x, y)
+    with pytest.raises(ValueError, match="Expected z of shape"):
+        AdversarialCrossEntropy()(model, x, y, z=x[:1])
