@@ -54,7 +54,7 @@ def test_adversarial_cross_entropy_is_cross_entropy_at_the_example() -> None:
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_adversarial_cross_entropy_needs_an_example_of_the_same_shape() -> None:
     model, x, y = oracles.linear_net(), oracles.images(), oracles.labels()
-    with pytest.raises(ValueError, match="Expected z, the adversarial example .* got None"):
+    with pytest.raises(ValueError, match=r"Expected z, the adversarial example .* got None"):
         AdversarialCrossEntropy()(model, x, y)
     with pytest.raises(ValueError, match="Expected z of shape"):
         AdversarialCrossEntropy()(model, x, y, z=x[:1])
