@@ -15,7 +15,7 @@ from attrlib import benchmark, checkpoints, data, metrics, models
 from attrlib.__main__ import main
 from attrlib.attacks import AttributionAttack, RandomSign
 from attrlib.attributions import gradient
-from attrlib.benchmark import Setting
+from attrlib.benchmark import Setting, attack_strength
 from attrlib.maps import to_heatmap
 
 PROVENANCE = ("commit", "date", "device", "versions", "seconds")
@@ -34,7 +34,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_default_dtype(torch.float32)
     embedded = data.fashion_mnist("val")[:60]
-    monkeypatch.setattr(benchmark, "strength_settings", lambda: iter(ROWS))
+    monkeypatch.setattr(attack_strength, "strength_settings", lambda: iter(ROWS))
     monkeypatch.setattr(data, "fashion_mnist", lambda split, full: embedded)
     yield
     torch.set_num_threads(threads)  # the command sets its own
@@ -99,7 +99,7 @@ def test_a_second_call_adds_what_is_missing(
 ) -> None:
     path = tmp_path / "strength.csv"
     with monkeypatch.context() as patch:
-        patch.setattr(benchmark, "strength_settings", lambda: iter(ROWS[:2]))
+        patch.setattr(attack_strength, "strength_settings", lambda: iter(ROWS[:2]))
         benchmark.strength(path, images=6)
     first = path.read_text()
     benchmark.strength(path, images=6, progress=True)
@@ -167,7 +167,7 @@ def test_an_interrupted_write_leaves_the_old_table(
 ) -> None:
     path = tmp_path / "strength.csv"
     with monkeypatch.context() as patch:
-        patch.setattr(benchmark, "strength_settings", lambda: iter(ROWS[:1]))
+        patch.setattr(attack_strength, "strength_settings", lambda: iter(ROWS[:1]))
         benchmark.strength(path, images=4)
     before = path.read_text()
 
@@ -186,7 +186,7 @@ def test_provenance_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
         raise FileNotFoundError("git")
 
     assert set(benchmark.provenance("cpu", seconds=1.25)) == set(PROVENANCE)
-    monkeypatch.setattr(benchmark.subprocess, "run", absent)
+    monkeypatch.setattr("subprocess.run", absent)
     row = benchmark.provenance("cpu", seconds=1.25)
     assert row["commit"] == "unknown"
     assert row["seconds"] == "1.2"

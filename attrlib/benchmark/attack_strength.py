@@ -1,14 +1,6 @@
-"""Studies that are too long for a chapter: each writes one table to `results/`, row by row.
+"""How far attacks on attributions go on Fashion-MNIST, by their effort."""
 
-A study that is stopped goes on where it was: rows that are in the table already are not made again.
-"""
-
-import csv
-import datetime
 import functools
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +11,7 @@ from torch import Tensor
 
 from attrlib import _check, attributions, checkpoints, data, metrics, models, training
 from attrlib.attacks import AttributionAttack, Cosine, LinfBall, MassCenter, RandomSign, TopK
+from attrlib.benchmark import _table
 from attrlib.maps import to_heatmap
 from attrlib.types import Attack, Attribution, Classifier, Objective
 
@@ -150,7 +143,7 @@ def strength(
     x, y = chosen.x.to(device), chosen.y.to(device)
     for setting in strength_settings():
         key = setting.row() | {"images": str(len(chosen))}
-        if _in_table(Path(path), key):
+        if _table.in_table(Path(path), key):
             continue
         start = time.perf_counter()
         z, other = x, model
@@ -163,91 +156,10 @@ def strength(
             z = setting.attack()(model, x, y, generator=torch.Generator().manual_seed(0))
         seconds = time.perf_counter() - start
         scores = _compare(ATTRIBUTIONS[setting.attribution], (model, x), (other, z), y)
-        row = key | scores | provenance(device, seconds=seconds)
-        _append(Path(path), row)
+        row = key | scores | _table.provenance(device, seconds=seconds)
+        _table.append(Path(path), row)
         if progress:
             print(", ".join(f"{k} {v}" for k, v in row.items() if k in (*key, "topk", "seconds")))
-
-
-def imagenet_accuracy(
-    path: str | Path,
-    folder: str | Path,
-    wnids: str | Path,
-    *,
-    device: str | torch.device = "cpu",
-    progress: bool = False,
-) -> None:
-    """Measure the accuracy of `models.imagenet()` on a folder of ImageNet photographs.
-
-    Args:
-        path: Table to write.
-        folder: Photographs as <wnid>/<image>.
-        wnids: Text file with the 1,000 WordNet identifiers in the order of the classes, one a line.
-        device: Where to compute.
-        progress: Show a progress bar.
-
-    Raises:
-        ValueError: If `wnids` has not 1,000 lines, or a subfolder is not among them.
-        FileNotFoundError: If the folder or the file does not exist.
-    """
-    order = Path(wnids).read_text(encoding="utf-8").split()
-    if len(order) != 1000:
-        raise ValueError(f"Expected wnids to list 1000 identifiers, got {len(order)} in {wnids}")
-    photographs = data.image_folder(folder, size=224)
-    unknown = sorted(set(photographs.classes) - set(order))
-    if unknown:
-        raise ValueError(f"Expected folder with subfolders listed in wnids, got {unknown[0]}")
-    index = torch.tensor([order.index(name) for name in photographs.classes], device=device)
-    start = time.perf_counter()
-    hits = training.evaluate(
-        models.imagenet(),
-        photographs,
-        {"correct": lambda model, x, y: training.correct(model, x, index[y])},
-        batch_size=50,
-        device=device,
-        progress=progress,
-    )["correct"]
-    seconds = time.perf_counter() - start
-    low, high = metrics.interval(hits, generator=torch.Generator().manual_seed(0))
-    Path(path).unlink(missing_ok=True)
-    row = {"model": "efficientnet-lite0", "images": str(len(hits))}
-    row |= _rounded({"accuracy": float(hits.mean()), "low": low, "high": high})
-    _append(Path(path), row | provenance(device, seconds=seconds))
-
-
-def provenance(device: str | torch.device, *, seconds: float) -> dict[str, str]:
-    """Return the columns that every table in `results/` has.
-
-    Args:
-        device: Where the row was computed.
-        seconds: How long it took.
-
-    Returns:
-        The commit (with a plus sign if the tree has changes), the day, the device, versions, seconds.
-    """
-    root = Path(__file__).resolve().parents[1]
-
-    def git(*words: str) -> str:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
-            )
-        except (OSError, subprocess.CalledProcessError):
-            return ""
-        return done.stdout.strip()
-
-    commit = git("rev-parse", "--short", "HEAD") or "unknown"
-    changed = "+" if git("status", "--porcelain", "--", "attrlib") else ""
-    device = torch.device(device)
-    cuda = device.type == "cuda"
-    threads = f"{torch.get_num_threads()} threads"
-    return {
-        "commit": commit + changed,
-        "date": datetime.date.today().isoformat(),
-        "device": torch.cuda.get_device_name(device) if cuda else f"{device.type}, {threads}",
-        "versions": f"python {platform.python_version()}, torch {torch.__version__}",
-        "seconds": f"{seconds:.1f}",
-    }
 
 
 def _another(y: Tensor) -> Tensor:
@@ -283,31 +195,4 @@ def _compare(
     with torch.no_grad():
         row["kept"] = float((other(z).argmax(1) == model(x).argmax(1)).double().mean())
     row["unchanged"] = float((z == x).flatten(1).all(1).double().mean())
-    return _rounded(row)
-
-
-def _rounded(row: Mapping[str, float]) -> dict[str, str]:
-    return {name: f"{value:.4f}" for name, value in row.items()}
-
-
-def _in_table(path: Path, key: Mapping[str, str]) -> bool:
-    if not path.exists():
-        return False
-    with path.open(newline="", encoding="utf-8") as file:
-        return any(key.items() <= row.items() for row in csv.DictReader(file))
-
-
-def _append(path: Path, row: Mapping[str, str]) -> None:
-    """Add a row; the table is written anew under another name and renamed."""
-    old = path.read_text(encoding="utf-8") if path.exists() else ",".join(row) + "\n"
-    if old.splitlines()[0].split(",") != list(row):
-        raise ValueError(f"Expected {path} with the columns {', '.join(row)}, got another table")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            file.write(old)
-            csv.DictWriter(file, list(row), lineterminator="\n").writerow(row)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    return _table.rounded(row)
