@@ -77,6 +77,24 @@ class Images:
         return Images(self.x[rows], self.y[rows], self.classes)
 
 
+@dataclass(frozen=True, eq=False)
+class Mosaics(Images):
+    """Images made of four pictures, upper left, upper right, lower left and lower right.
+
+    Attributes:
+        regions: Where each of the four pictures is, masks (n, 4, h, w).
+        parts: Which picture stands there, class indices (n, 4); the first of them is the label.
+    """
+
+    regions: Tensor = field(repr=False)
+    parts: Tensor = field(repr=False)
+
+    def __getitem__(self, rows: Rows) -> "Mosaics":
+        """Return the chosen rows, in the order given."""
+        regions, parts = self.regions[rows], self.parts[rows]
+        return Mosaics(self.x[rows], self.y[rows], self.classes, regions, parts)
+
+
 class FolderImages(Images):
     """Images that stay on disk until they are asked for: `images[:8].x` decodes eight files."""
 
@@ -202,6 +220,36 @@ def photographs(*, size: int = 224) -> Images:
     }
     x = torch.stack([_fit(torch.tensor(p).permute(2, 0, 1), size) for p in pictures.values()])
     return Images(x, torch.arange(len(pictures)), tuple(pictures))
+
+
+def mosaics(*, size: int = 224) -> Mosaics:
+    """Return five images with four known objects each: the photographs, two by two.
+
+    Mosaic i shows photographs i, i + 1, i + 2 and i + 3, counted round, so that every photograph stands
+    once in every corner. Needs the extra `imagenet` or `book`.
+
+    Args:
+        size: Height and width, even; each region is `photographs(size=size // 2)` of its photograph.
+
+    Returns:
+        Mosaics of shape (5, 3, size, size).
+
+    Raises:
+        ValueError: If `size` is not positive or odd.
+    """
+    _check.count(size=size)
+    if size % 2:
+        raise ValueError(f"Expected size to be even, got {size}")
+    single, half = photographs(size=size // 2), size // 2
+    n = len(single)
+    parts = (torch.arange(n)[:, None] + torch.arange(4)) % n
+    x = torch.empty(n, 3, size, size)
+    regions = torch.zeros(n, 4, size, size, dtype=torch.bool)
+    for region in range(4):
+        top, left = half * (region // 2), half * (region % 2)
+        x[:, :, top : top + half, left : left + half] = single.x[parts[:, region]]
+        regions[:, region, top : top + half, left : left + half] = True
+    return Mosaics(x, parts[:, 0], single.classes, regions, parts)
 
 
 def fingerprint(images: Images) -> str:

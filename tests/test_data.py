@@ -397,19 +397,3 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
 
 def test_no_rows_give_an_empty_batch(folder: Path) -> None:
     assert data.image_folder(folder, size=4)[:0].x.shape == (0, 3, 4, 4)
-
-
-# --- photographs ----------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("unchecked_shapes")
-def test_photographs() -> None:
-    images = data.photographs(size=32)
-    assert images.x.shape == (5, 3, 32, 32)
-    assert images.x.dtype == torch.float32
-    assert images.x.min() >= 0
-    assert images.x.max() <= 1
-    assert images.x.std((1, 2, 3)).min() > 0.05
-    assert images.classes == ("coffee", "cat", "rocket", "temple", "flower")
-    with pytest.raises(ValueError, match="Expected size to be an integer >= 1, got 0"):
-        data.photographs(size=0)
