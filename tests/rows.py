@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from attrlib import attacks, attributions, faithfulness, maps, metrics
+from attrlib import attacks, attributions, faithfulness, maps, metrics, regularizers
 from tests import oracles
 
 N, SIZE = 4, 8
@@ -82,6 +82,13 @@ ROWS = {
         random=True,
         differentiable=False,
     ),
+    "KLPGD": Row(
+        attacks.KLPGD(ball=BALL, steps=2, step_size=0.05),
+        "model",
+        "like x",
+        random=True,
+        differentiable=False,
+    ),
     "AttributionAttack": Row(
         attacks.AttributionAttack(
             attribution=attributions.gradient,
@@ -105,6 +112,13 @@ ROWS = {
             restarts=2,
             score=metrics.cosine,
         ),
+        "model",
+        "like x",
+        random=True,
+        differentiable=False,
+    ),
+    "TripletAttack": Row(
+        regularizers.TripletAttack(ball=BALL, steps=2, step_size=0.05, k=20, beta=None),
         "model",
         "like x",
         random=True,

@@ -7,10 +7,11 @@ model or of the caller's tensors is touched. Use models in eval mode.
 
 from attrlib.attacks.ascent import ascend
 from attrlib.attacks.balls import Ball, L2Ball, LinfBall
-from attrlib.attacks.methods import PGD, AttributionAttack, RandomSign
+from attrlib.attacks.methods import KLPGD, PGD, AttributionAttack, RandomSign
 from attrlib.attacks.objectives import Cosine, MassCenter, TargetMap, TopK
 
 __all__ = [
+    "KLPGD",
     "PGD",
     "AttributionAttack",
     "Ball",

@@ -21,7 +21,16 @@ from attrlib.attacks.ascent import (
 )
 from attrlib.attacks.balls import Ball, LinfBall
 from attrlib.attacks.objectives import against
-from attrlib.types import Attribution, Classifier, Inputs, Labels, Metric, Objective, PerSample
+from attrlib.types import (
+    Attribution,
+    Classifier,
+    Inputs,
+    Labels,
+    Logits,
+    Metric,
+    Objective,
+    PerSample,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +171,76 @@ class PGD:
             steps=self.steps,
             step_size=self.step_size,
             start=start,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KLPGD:
+    r"""Move the predicted probabilities away from those at $x$, whatever the label.
+
+    $$z_{t+1} = \Pi_{B(x)}\big(z_t + \eta \, s(\nabla_z \, \mathrm{KL}(p(x) \,\|\, p(z_t)))\big), \qquad
+      z_0 = x + \sigma \xi, \quad \xi \sim \mathcal N(0, I)$$
+
+    with $p = \mathrm{softmax}(f)$. The gradient is zero at `x`, hence the noise at the start. The last
+    point is returned. One forward pass, then one forward and one backward pass for each step.
+
+    Attributes:
+        ball: `LinfBall` or `L2Ball`.
+        steps: Number of steps, >= 1.
+        step_size: Length of a step in the norm of the ball, in pixel units, > 0.
+        noise: Standard deviation σ of the noise at the start in pixel units, > 0.
+
+    Source: Zhang et al. 2019, algorithm 1 (TRADES), with the start and the direction of the divergence
+    of the authors' code. Differs: the start is projected, too.
+    """
+
+    ball: Ball
+    steps: int
+    step_size: float
+    noise: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_climb(steps=self.steps, step_size=self.step_size)
+        _check.positive(noise=self.noise)
+
+    def __call__(
+        self,
+        model: Classifier,
+        x: Inputs,
+        y: Labels,
+        /,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Inputs:
+        """Return adversarial images.
+
+        Args:
+            model: Maps a batch to logits (n, classes).
+            x: Images (n, …), pixels in [0, 1].
+            y: True classes, int64 (n,); checked, and otherwise ignored.
+            generator: Source of the noise at the start; None is torch's global generator.
+
+        Returns:
+            Images exactly within the ball; detached.
+
+        Raises:
+            TypeError: If `x` is not floating-point or `y` not int64.
+            ValueError: If shapes disagree, a label is not a class of the model, `x` is not in [0, 1], or
+                a gradient is not finite.
+        """
+        _check.labelled(x, y)
+        x = x.detach()
+        with torch.no_grad():
+            logits = model(x)
+        _check.logits(logits, y)
+        return ascend(
+            functools.partial(_divergence, model, logits.log_softmax(1)),
+            x,
+            ball=self.ball,
+            steps=self.steps,
+            step_size=self.step_size,
+            start=torch.add(x, _random.normal_like(x, generator=generator), alpha=self.noise),
         )
 
 
@@ -310,3 +389,9 @@ def _cross_entropy(model: Classifier, y: Labels, z: Inputs) -> PerSample:
     logits = model(z)
     _check.logits(logits, y)
     return functional.cross_entropy(logits, y, reduction="none")
+
+
+def _divergence(model: Classifier, clean: Logits, z: Inputs) -> PerSample:
+    """KL(p(x) || p(z)), given log p(x)."""
+    there = model(z).log_softmax(1)
+    return functional.kl_div(there, clean, log_target=True, reduction="none").sum(1)

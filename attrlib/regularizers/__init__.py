@@ -1,11 +1,19 @@
 """Terms of a training loss: one frozen dataclass per published method, one value per sample."""
 
+from attrlib.regularizers.art import AttributionTriplet, TripletAttack
 from attrlib.regularizers.cross_entropy import AdversarialCrossEntropy, CrossEntropy
+from attrlib.regularizers.rar import IGNorm, IGSumNorm
 from attrlib.regularizers.ssr import SmoothSurface, loss_hessian_eigenvalue
+from attrlib.regularizers.trades import Trades
 
 __all__ = [
     "AdversarialCrossEntropy",
+    "AttributionTriplet",
     "CrossEntropy",
+    "IGNorm",
+    "IGSumNorm",
     "SmoothSurface",
+    "Trades",
+    "TripletAttack",
     "loss_hessian_eigenvalue",
 ]
