@@ -2,6 +2,7 @@
 
 from attrlib.regularizers.art import AttributionTriplet, TripletAttack
 from attrlib.regularizers.cross_entropy import AdversarialCrossEntropy, CrossEntropy
+from attrlib.regularizers.curvature import Curvature, HessianNorm, InputGradientNorm
 from attrlib.regularizers.rar import IGNorm, IGSumNorm
 from attrlib.regularizers.ssr import SmoothSurface, loss_hessian_eigenvalue
 from attrlib.regularizers.trades import Trades
@@ -10,8 +11,11 @@ __all__ = [
     "AdversarialCrossEntropy",
     "AttributionTriplet",
     "CrossEntropy",
+    "Curvature",
+    "HessianNorm",
     "IGNorm",
     "IGSumNorm",
+    "InputGradientNorm",
     "SmoothSurface",
     "Trades",
     "TripletAttack",
