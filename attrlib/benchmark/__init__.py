@@ -12,14 +12,24 @@ from attrlib.benchmark.attack_strength import (
     strength,
     strength_settings,
 )
-from attrlib.benchmark.imagenet import imagenet_accuracy
+from attrlib.benchmark.imagenet import (
+    LENS_K,
+    LensSetting,
+    imagenet_accuracy,
+    imagenet_lens,
+    lens_settings,
+)
 
 __all__ = [
     "ATTRIBUTIONS",
+    "LENS_K",
     "OBJECTIVES",
     "K",
+    "LensSetting",
     "Setting",
     "imagenet_accuracy",
+    "imagenet_lens",
+    "lens_settings",
     "provenance",
     "strength",
     "strength_settings",

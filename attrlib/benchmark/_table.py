@@ -5,7 +5,7 @@ import datetime
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -59,17 +59,20 @@ def in_table(path: Path, key: Mapping[str, str]) -> bool:
         return any(key.items() <= row.items() for row in csv.DictReader(file))
 
 
-def append(path: Path, row: Mapping[str, str]) -> None:
-    """Add a row; the table is written anew under another name and renamed."""
-    old = path.read_text(encoding="utf-8") if path.exists() else ",".join(row) + "\n"
-    if old.splitlines()[0].split(",") != list(row):
-        raise ValueError(f"Expected {path} with the columns {', '.join(row)}, got another table")
+def append(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Add rows, all or none; the table is written anew under another name and renamed."""
+    columns = list(rows[0])
+    old = path.read_text(encoding="utf-8") if path.exists() else ",".join(columns) + "\n"
+    if old.splitlines()[0].split(",") != columns:
+        raise ValueError(
+            f"Expected {path} with the columns {', '.join(columns)}, got another table"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("w", newline="", encoding="utf-8") as file:
             file.write(old)
-            csv.DictWriter(file, list(row), lineterminator="\n").writerow(row)
+            csv.DictWriter(file, columns, lineterminator="\n").writerows(rows)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

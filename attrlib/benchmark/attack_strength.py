@@ -157,7 +157,7 @@ def strength(
         seconds = time.perf_counter() - start
         scores = _compare(ATTRIBUTIONS[setting.attribution], (model, x), (other, z), y)
         row = key | scores | _table.provenance(device, seconds=seconds)
-        _table.append(Path(path), row)
+        _table.append(Path(path), [row])
         if progress:
             print(", ".join(f"{k} {v}" for k, v in row.items() if k in (*key, "topk", "seconds")))
 

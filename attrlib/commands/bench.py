@@ -26,20 +26,29 @@ def add_options(
     imagenet = studies.add_parser(
         "imagenet", help="accuracy of attrlib.models.imagenet() on photographs of ImageNet"
     )
-    imagenet.add_argument(
-        "--image-folder", type=Path, required=True, help="photographs, as DIR/WNID/IMAGE"
+    lens = studies.add_parser(
+        "imagenet-lens",
+        help="its maps under noise and attack, by each metric (an hour on one core)",
     )
-    imagenet.add_argument(
-        "--wnids", type=Path, required=True, help="text file with the 1,000 identifiers in order"
-    )
-    for study, table in ((strength, "attack-strength"), (imagenet, "imagenet-accuracy")):
+    for study in (imagenet, lens):
+        study.add_argument(
+            "--image-folder", type=Path, required=True, help="photographs, as DIR/WNID/IMAGE"
+        )
+        study.add_argument(
+            "--wnids",
+            type=Path,
+            required=True,
+            help="text file with the 1,000 identifiers in order",
+        )
+    tables = {"attack-strength": strength, "imagenet-accuracy": imagenet, "imagenet-lens": lens}
+    for table, study in tables.items():
         path = Path("results") / f"{table}.csv"
         study.add_argument("--out", type=Path, default=path, help=f"table (default: {path})")
         machine(study)
 
 
 def run(options: argparse.Namespace, *, device: torch.device) -> None:
-    """Run a study; a second call of `strength` goes on where the first one stopped.
+    """Run a study; a second call goes on where the first one stopped.
 
     Args:
         options: As `add_options` declares them.
@@ -52,7 +61,7 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
     if options.study == "strength":
         benchmark.strength(options.out, images=options.images, device=device, progress=True)
     else:
-        benchmark.imagenet_accuracy(
-            options.out, options.image_folder, options.wnids, device=device, progress=True
-        )
+        lens = options.study == "imagenet-lens"
+        study = benchmark.imagenet_lens if lens else benchmark.imagenet_accuracy
+        study(options.out, options.image_folder, options.wnids, device=device, progress=True)
     print(options.out)
