@@ -1,24 +1,38 @@
 """Noise from a generator.
 
 Drawn on the generator's own device and moved, so that a CPU generator gives the same numbers to a
-run on the CPU and to a run on an accelerator.
+run on the CPU and to a run on an accelerator. Several processes that share a batch draw the noise of
+the whole batch, and each keeps its own rows: see `part`.
 """
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
+_PART: ContextVar[tuple[slice, int] | None] = ContextVar("part", default=None)
+
+
+@contextmanager
+def part(rows: slice, *, of: int) -> Iterator[None]:
+    """Within the block, noise has a row for each of `of` samples, of which the given rows are kept."""
+    token = _PART.set((rows, of))
+    try:
+        yield
+    finally:
+        _PART.reset(token)
+
 
 def normal_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
     """Standard normal noise with the shape, dtype and device of `x`."""
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=_place(x, generator)).to(
-        x.device
-    )
+    return _draw(torch.randn, x, x.shape, generator)
 
 
 def uniform_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
     """Noise uniform on [-1, 1) with the shape, dtype and device of `x`."""
-    draw = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=_place(x, generator))
-    return (2 * draw - 1).to(x.device)
+    return 2 * _draw(torch.rand, x, x.shape, generator) - 1
 
 
 def ball_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
@@ -27,9 +41,7 @@ def ball_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
     A normal direction times a radius whose d-th power is uniform.
     """
     direction = normal_like(x, generator=generator).flatten(1)
-    volume = torch.rand(
-        (len(x), 1), generator=generator, dtype=x.dtype, device=_place(x, generator)
-    ).to(x.device)
+    volume = _draw(torch.rand, x, (len(x), 1), generator)
     radius = volume ** (1 / direction.shape[1])
     norm = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
     return direction.mul_(radius / norm).view_as(x)  # in place: no second array for the noise
@@ -41,5 +53,18 @@ def seed(generator: torch.Generator | None) -> int:
     return int(torch.randint(2**62, (), generator=generator, device=device))
 
 
-def _place(x: Tensor, generator: torch.Generator | None) -> torch.device:
-    return x.device if generator is None else generator.device
+def _draw(
+    make: Callable[..., Tensor],
+    x: Tensor,
+    shape: tuple[int, ...],
+    generator: torch.Generator | None,
+) -> Tensor:
+    place = x.device if generator is None else generator.device
+    chosen = _PART.get()
+    if chosen is None:
+        return make(shape, generator=generator, dtype=x.dtype, device=place).to(x.device)
+    rows, of = chosen
+    whole = make((of, *shape[1:]), generator=generator, dtype=x.dtype, device=place)
+    if len(whole[rows]) != shape[0]:
+        raise ValueError(f"Expected noise for {len(whole[rows])} samples, got {shape[0]}")
+    return whole[rows].to(x.device)

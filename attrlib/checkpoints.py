@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from attrlib import _files
 from attrlib.models import SmallCNN
 
 Json: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
@@ -73,12 +73,8 @@ def save(
             raise ValueError(f"Expected finite weights, got NaN or infinity in {name}")
     if all(torch.equal(value, value.half().to(value)) for value in weights.values()):
         weights = {name: value.half() for name, value in weights.items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with _files.whole(path) as partial:
         save_file(weights, str(partial), metadata={"attrlib": text})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

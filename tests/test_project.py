@@ -329,7 +329,7 @@ def test_only_training_changes_a_models_state() -> None:
     planted = "loss.backward()\nmodel.train(False)\nmodel.eval()\ntraining.train(m, d, l)"
     assert len(_mode_changes(planted)) == 3
     for path in sorted((ROOT / "attrlib").rglob("*.py")):
-        if path.name != "training.py":
+        if "training" not in path.parts:
             assert _mode_changes(path.read_text()) == [], path.name
 
 

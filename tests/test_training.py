@@ -19,7 +19,6 @@ from attrlib.training import (
     correct,
     eval_mode,
     evaluate,
-    only_correct,
     train,
 )
 from tests import oracles
@@ -46,10 +45,17 @@ def _run(
     checkpoint: Path | None = None,
     seed: int = 0,
     net: SmallCNN | None = None,
+    **options: object,
 ) -> tuple[SmallCNN, History]:
     model = net or _net()
     history = train(
-        model, data, loss, config=config, generator=oracles.seeded(seed), checkpoint=checkpoint
+        model,
+        data,
+        loss,
+        config=config,
+        generator=oracles.seeded(seed),
+        checkpoint=checkpoint,
+        **options,
     )
     return model, history
 
@@ -94,7 +100,7 @@ def _noisy(fail_at: int | None = None) -> Loss:
 @pytest.fixture
 def described(monkeypatch: pytest.MonkeyPatch) -> None:
     """Describe a term without what only tests need, so that a failing twin is the same run."""
-    monkeypatch.setattr("attrlib.training.describe", lambda loss: sorted(loss.terms))
+    monkeypatch.setattr("attrlib.training.loop.describe", lambda loss: sorted(loss.terms))
 
 
 # --- runs -----------------------------------------------------------------------------------------
@@ -142,6 +148,25 @@ def test_a_progress_bar_shows_each_term(images: Images, capsys: pytest.CaptureFi
     shown = capsys.readouterr().err
     assert "epoch 4/4" in shown
     assert "ce=" in shown
+
+
+@pytest.mark.usefixtures("described")
+@pytest.mark.parametrize("fail_at", [1, 3, 4, 5, 10])  # 4 steps an epoch
+def test_a_run_killed_within_an_epoch_goes_on_from_the_last_state(
+    images: Images, tmp_path: Path, fail_at: int
+) -> None:
+    whole, history = _run(images, loss=_noisy())
+    file = tmp_path / "state.pt"
+    with pytest.raises(KeyboardInterrupt):
+        _run(images, loss=_noisy(fail_at), checkpoint=file, save_every=0)
+    stored = torch.load(file, weights_only=True)["position"]
+    assert 4 * len(stored["rows"]) + stored["step"] == fail_at
+    term = Noisy()
+    loss = Loss(terms={"noisy": term}, weights={"noisy": 1.0})
+    resumed, later = _run(images, loss=loss, checkpoint=file, save_every=0)
+    assert len(term.calls) == 16 - fail_at
+    assert _equal(resumed, whole)
+    assert _without_seconds(later) == _without_seconds(history)
 
 
 @pytest.mark.usefixtures("described")
@@ -235,7 +260,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(images: Images, tmp_path: Path)
     with pytest.raises(ValueError, match=r"Expected a finite loss, got (inf|nan) in epoch 2"):
         _run(images, loss=loss, checkpoint=file)
     kept = torch.load(file, weights_only=True)
-    assert len(kept["rows"]) == 1
+    assert len(kept["position"]["rows"]) == 1
     assert all(torch.isfinite(v).all() for v in kept["model"].values())
 
 
@@ -385,44 +410,3 @@ def test_eval_mode_gives_every_module_its_own_mode_back() -> None:
     with pytest.raises(KeyError), eval_mode(model):
         raise KeyError
     assert [m.training for m in model.modules()] == modes
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 30, 100])
-def test_evaluate_gives_each_score_of_each_image(images: Images, batch_size: int) -> None:
-    model = nn.Sequential(nn.Dropout(0.9), _net()).train()
-    scores = evaluate(
-        model,
-        images,
-        {"correct": correct, "label": lambda m, x, y: y.to(x.dtype)},
-        batch_size=batch_size,
-    )
-    assert torch.equal(scores["label"], images.y.to(images.x.dtype))
-    with torch.no_grad():
-        hits = model[1](images.x).argmax(1) == images.y  # without dropout
-    assert torch.equal(scores["correct"].bool(), hits)
-    assert model.training
-
-
-def test_evaluate_names_what_is_wrong(images: Images) -> None:
-    with pytest.raises(ValueError, match="Expected at least one score, got none"):
-        evaluate(_net(), images, {})
-    with pytest.raises(ValueError, match=r"Expected batch_size .* got 0"):
-        evaluate(_net(), images, {"correct": correct}, batch_size=0)
-    with pytest.raises(
-        ValueError, match=r"Expected scores\['mean'\] to give shape \(30,\), got \(\)"
-    ):
-        evaluate(_net(), images, {"mean": lambda m, x, y: x.mean()})
-    wrong = Images(images.x, images.y + 1, images.classes)
-    with pytest.raises(ValueError, match="Expected y from 0 to 2, got 3"):
-        evaluate(_net(), wrong, {"correct": correct})
-
-
-def test_only_correct_keeps_the_rows_that_are_right(images: Images) -> None:
-    model = _net()
-    guess = model(images.x).argmax(1)
-    labels = torch.where(torch.arange(30) % 3 == 0, guess, (guess + 1) % 3)
-    kept = only_correct(model, Images(images.x, labels, images.classes))
-    assert torch.equal(kept.x, images.x[::3])
-    assert torch.equal(kept.y, guess[::3])
-    with pytest.raises(ValueError, match="got 0 of 30"):
-        only_correct(model, Images(images.x, (guess + 1) % 3, images.classes))

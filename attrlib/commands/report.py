@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrlib import metrics, plotting
+from attrlib import _files, metrics, plotting
 from attrlib.maps import to_heatmap
 
 _SCORES = {
@@ -74,13 +74,8 @@ def write_table(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """The file appears complete or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with _files.whole(path) as partial:
         partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def draw(

@@ -1,6 +1,7 @@
 """The classification loss, at the clean input and at an adversarial example."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch.nn import functional
@@ -18,6 +19,8 @@ class CrossEntropy:
 
     Cost: one forward pass, and one backward pass in the weights.
     """
+
+    half_safe: ClassVar[bool] = True
 
     def __call__(
         self,
@@ -61,6 +64,8 @@ class AdversarialCrossEntropy:
 
     Cost: one forward pass, and one backward pass in the weights; the attack comes on top.
     """
+
+    half_safe: ClassVar[bool] = True
 
     def __call__(
         self,
