@@ -1,5 +1,6 @@
 """Every shipped checkpoint as a frozen value: the setting, and the function that turns it into a file."""
 
+import functools
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -8,14 +9,20 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
+from torch import nn
 
 from attrlib import __version__, _check
 from attrlib.attacks import PGD, LinfBall
-from attrlib.checkpoints import Checkpoint, describe, round_to_half, save
+from attrlib.checkpoints import Checkpoint, describe, load, round_to_half, save
 from attrlib.data import Images, fingerprint
 from attrlib.models import SmallCNN
-from attrlib.regularizers import AdversarialCrossEntropy, CrossEntropy
+from attrlib.regularizers import AdversarialCrossEntropy, CrossEntropy, SmoothSurface
 from attrlib.training import Loss, TrainConfig, correct, evaluate, train
+from attrlib.training.parallel import leads
+from attrlib.types import Term
+
+
+_CONFIG = TrainConfig(epochs=10, batch_size=64, lr=3e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +31,41 @@ class Recipe:
 
     Attributes:
         name: Name of the checkpoint.
-        model: Makes the network, given `size`, `channels`, `classes` and `generator`.
         loss: What is minimised.
-        config: Settings of the optimizer.
         source: Where the setting is from.
+        config: Settings of the optimizer.
+        model: Makes the network, given `size`, `channels`, `classes` and `generator`.
+        start: Recipe whose checkpoint of the same seed gives the first weights; None starts at random.
     """
 
     name: str
-    model: Callable[..., SmallCNN]
     loss: Loss
-    config: TrainConfig
     source: str
+    config: TrainConfig = _CONFIG
+    model: Callable[..., SmallCNN] = SmallCNN
+    start: str | None = None
+
+
+_PGD = PGD(ball=LinfBall(eps=0.1), steps=7, step_size=2.5 * 0.1 / 7, random_start=True)
+_SMOOTH = functools.partial(SmallCNN, activation=functools.partial(nn.Softplus, beta=10))
+
+
+def _penalized(term: Term, weight: float) -> Loss:
+    """Cross-entropy and a penalty, which rises over the first fifth of the steps."""
+    return Loss(
+        terms={"cross_entropy": CrossEntropy(), "penalty": term},
+        weights={"cross_entropy": 1.0, "penalty": weight},
+        ramps={"penalty": 0.2},
+    )
+
+
+def _smooth_surface(strength: str, weight: float) -> Recipe:
+    return Recipe(
+        name=f"ssr-{strength}",
+        loss=_penalized(SmoothSurface(), weight),
+        source="Smooth surface regularization, Wang et al. 2020, for pixels in [0, 1]; one of three "
+        "strengths that span the trade-off with accuracy on the validation split.",
+    )
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -43,26 +74,29 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         for recipe in [
             Recipe(
                 name="natural",
-                model=SmallCNN,
                 loss=Loss(terms={"cross_entropy": CrossEntropy()}, weights={"cross_entropy": 1.0}),
-                config=TrainConfig(epochs=10, batch_size=64, lr=3e-3),
                 source="Ordinary training; learning rate and batch size were chosen on the "
                 "validation split.",
             ),
             Recipe(
+                name="softplus",
+                model=_SMOOTH,
+                loss=Loss(terms={"cross_entropy": CrossEntropy()}, weights={"cross_entropy": 1.0}),
+                source="Ordinary training of a network with smooth activations, Dombrowski et al. 2022.",
+            ),
+            Recipe(
                 name="madry",
-                model=SmallCNN,
                 loss=Loss(
                     terms={"adversarial": AdversarialCrossEntropy()},
                     weights={"adversarial": 1.0},
-                    attack=PGD(
-                        ball=LinfBall(eps=0.1), steps=7, step_size=2.5 * 0.1 / 7, random_start=True
-                    ),
+                    attack=_PGD,
                 ),
-                config=TrainConfig(epochs=10, batch_size=64, lr=3e-3),
                 source="Adversarial training, Madry et al. 2018, with their seven steps; eps and step "
                 "size as usual for Fashion-MNIST.",
             ),
+            _smooth_surface("weak", 0.01),
+            _smooth_surface("medium", 0.1),
+            _smooth_surface("strong", 1.0),
         ]
     }
 )
@@ -75,12 +109,17 @@ def fit(
     data: Mapping[str, Images],
     seed: int,
     device: str | torch.device = "cpu",
+    devices: int = 1,
+    nodes: int = 1,
+    start: str | Path | None = None,
+    log: str | Path | None = None,
     progress: bool = False,
 ) -> Checkpoint:
     """Train a recipe, round its weights to half precision, measure it, and write the checkpoint.
 
     The seed gives two generators, one for the initial weights and one for data order and noise. A run
-    that is stopped goes on from `<path>.resume` when it is called again.
+    that is stopped goes on from `<path>.resume` when it is called again. With several devices, the
+    first process writes and the others return what it wrote.
 
     Args:
         recipe: What to train.
@@ -88,6 +127,10 @@ def fit(
         data: Images named `train` and, to be measured, `val` and `test`.
         seed: Any integer >= 0.
         device: Where to train.
+        devices: Processes on each machine, see `training.train`.
+        nodes: Machines.
+        start: Checkpoint, name or path, whose weights come first; None takes that of the recipe.
+        log: CSV file with a line for each epoch; None writes none.
         progress: Show progress bars.
 
     Returns:
@@ -95,7 +138,7 @@ def fit(
 
     Raises:
         ValueError: If the seed is negative, `path` has another ending, `train` is missing, another
-            split has other classes, or as `training.train`.
+            split has other classes, the first weights are of another network, or as `training.train`.
         FileNotFoundError: If the folder of `path` does not exist.
     """
     _check.count(seed=seed, low=0, high=2**62)
@@ -116,6 +159,9 @@ def fit(
     weights, order = (torch.Generator().manual_seed(2 * seed + i) for i in range(2))
     classes = len(data["train"].classes)
     model = recipe.model(size=size, channels=channels, classes=classes, generator=weights)
+    first = start if start is not None or recipe.start is None else f"{recipe.start}-s{seed}"
+    if first is not None:
+        _begin(model, first)
     resume = path.with_suffix(".resume")
     history = train(
         model,
@@ -124,7 +170,10 @@ def fit(
         config=recipe.config,
         generator=order,
         device=device,
+        devices=devices,
+        nodes=nodes,
         checkpoint=resume,
+        log=log,
         progress=progress,
     )
     round_to_half(model)
@@ -136,17 +185,30 @@ def fit(
     provenance = {
         "name": recipe.name,
         "seed": seed,
+        "start": None if first is None else str(first),
         "loss": describe(recipe.loss),
         "config": asdict(recipe.config),
         "data": {split: [len(images), fingerprint(images)] for split, images in data.items()},
         "seconds": round(history.seconds, 1),
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
+        "processes": devices * nodes,
         "versions": {"attrlib": __version__, "torch": torch.__version__, "numpy": np.__version__},
     }
-    save(path, model, recipe=provenance, metrics=metrics)
-    resume.unlink(missing_ok=True)
+    if leads():
+        save(path, model, recipe=provenance, metrics=metrics)
+        resume.unlink(missing_ok=True)
     return Checkpoint(model, provenance, metrics)
+
+
+def _begin(model: SmallCNN, first: str | Path) -> None:
+    """Give a network the weights of a checkpoint of the same architecture."""
+    found = load(first).model
+    if found.settings != model.settings:
+        raise ValueError(
+            f"Expected start to be a network with {model.settings}, got {first} with {found.settings}"
+        )
+    model.load_state_dict(found.state_dict())
 
 
 def _device_name(device: str | torch.device) -> str:
