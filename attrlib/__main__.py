@@ -9,6 +9,7 @@ import torch
 
 from attrlib import checkpoints, data, recipes, training
 from attrlib.commands import attack, bench
+from attrlib.training.parallel import leads
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,8 +46,19 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, help="file to write (default: runs/RECIPE-sSEED.safetensors)"
     )
     fit.add_argument("--seed", type=int, default=0, help="seed of weights, data order and noise")
+    fit.add_argument(
+        "--start",
+        help="checkpoint, name or path, with the first weights (default: what the recipe says)",
+    )
+    fit.add_argument("--log", type=Path, help="CSV file to write, with a line for each epoch")
+    fit.add_argument(
+        "--devices", type=int, default=1, help="processes on each machine (default: 1)"
+    )
+    fit.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
     _common(fit)
-    fit.set_defaults(run=_train, kept=_KEPT.format("epoch"))
+    fit.set_defaults(
+        run=_train, kept="; the same command goes on from its last state (one a minute)"
+    )
 
     change = commands.add_parser("attack", help="change the explanations of images")
     attack.add_options(change)
@@ -124,7 +136,20 @@ def _train(options: argparse.Namespace) -> None:
     splits = _splits(options.data)
     path = options.out or Path("runs") / f"{recipe.name}-s{options.seed}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = recipes.fit(recipe, path, data=splits, seed=options.seed, device=device, progress=True)
+    made = recipes.fit(
+        recipe,
+        path,
+        data=splits,
+        seed=options.seed,
+        device=device,
+        devices=options.devices,
+        nodes=options.nodes,
+        start=options.start,
+        log=options.log,
+        progress=True,
+    )
+    if not leads():
+        return
     print(f"{path}: " + ", ".join(f"{name} {value:.4f}" for name, value in made.metrics.items()))
     if options.data == "full" and options.seed in _shipped_seeds(recipe.name):
         print(_compare(made, checkpoints.load(f"{recipe.name}-s{options.seed}")))

@@ -21,7 +21,6 @@ from attrlib.training import Loss, TrainConfig, correct, evaluate, train
 from attrlib.training.parallel import leads
 from attrlib.types import Term
 
-
 _CONFIG = TrainConfig(epochs=10, batch_size=64, lr=3e-3)
 
 

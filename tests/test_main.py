@@ -1,7 +1,10 @@
 """The command line, called as a function: what it prints, writes, and answers to mistakes."""
 
+import os
 import re
 import runpy
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from attrlib import checkpoints, data, recipes, training
+from attrlib import checkpoints, data, recipes
 from attrlib.__main__ import main
+from attrlib.training import state
 
 
 @pytest.fixture(autouse=True)
@@ -114,23 +118,64 @@ def test_train_on_the_embedded_data(
     assert "Identical to the shipped checkpoint, bit for bit." in capsys.readouterr().out
 
 
+def test_training_starts_from_a_checkpoint_and_keeps_a_log(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "natural", "--data", str(folder), "--out"]
+    assert main([*arguments, "a.safetensors", "--log", "a.csv"]) == 0
+    assert main([*arguments, "b.safetensors", "--log", "b.csv", "--start", "a.safetensors"]) == 0
+    first, second = (Path(f"{name}.csv").read_text().splitlines() for name in "ab")
+    assert first[0] == second[0] == "epoch,loss,cross_entropy,seconds"
+    assert len(first) == len(second) == 3
+    assert float(second[1].split(",")[1]) < float(first[1].split(",")[1])  # it began further on
+    assert checkpoints.load("a.safetensors").recipe["start"] is None
+    assert checkpoints.load("b.safetensors").recipe["start"] == "a.safetensors"
+    capsys.readouterr()
+    assert "Expected start to be a network with" in _error(
+        capsys, *arguments, "c.safetensors", "--start", "natural"
+    )
+    assert not Path("c.safetensors").exists()
+
+
+def test_two_processes_write_one_checkpoint(folder: Path) -> None:
+    command = [sys.executable, "-m", "attrlib", "train", "natural", "--data", str(folder)]
+    root = str(Path(__file__).parents[1])
+    for devices in ("1", "2"):
+        done = subprocess.run(
+            [*command, "--out", f"{devices}.safetensors", "--devices", devices],
+            env={**os.environ, "PYTHONPATH": root},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("train_loss") == 1
+    assert not list(Path().glob("*.resume"))
+    alone, shared = (checkpoints.load(f"{n}.safetensors") for n in "12")
+    assert (alone.recipe["processes"], shared.recipe["processes"]) == (1, 2)
+    pairs = zip(alone.model.parameters(), shared.model.parameters(), strict=True)
+    assert all(torch.allclose(p, q, atol=2e-3) for p, q in pairs)  # rounded to float16
+
+
 def test_an_interrupted_run_goes_on(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["train", "natural", "--data", str(folder), "--out"]
     assert main([*arguments, "whole.safetensors"]) == 0
-    store = training._store
+    store = state.store
 
     def stored_and_stopped(*parts: object) -> None:
         store(*parts)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_store", stored_and_stopped)
+        patch.setattr(state, "store", stored_and_stopped)
         assert main([*arguments, "a.safetensors"]) == 130
     assert Path("a.resume").exists()
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == "attrlib train: stopped; the same command goes on after the last whole epoch"
+    assert last == (
+        "attrlib train: stopped; the same command goes on from its last state (one a minute)"
+    )
     assert main([*arguments, "a.safetensors"]) == 0
     assert "epoch 1/2" not in capsys.readouterr().err
     assert not Path("a.resume").exists()
