@@ -118,9 +118,8 @@ def loss_hessian_eigenvalue(model: Classifier, x: Inputs) -> PerSample:
 
     Source: Singla et al. 2019; Wang et al. 2020.
 
-    >>> model = torch.nn.Linear(1, 2, bias=False)
-    >>> _ = torch.nn.init.zeros_(model.weight)[0].fill_(2.0)
-    >>> loss_hessian_eigenvalue(model, torch.zeros(1, 1))  # p (1 - p) |w_1 - w_2|^2
+    >>> weight = torch.tensor([[2.0], [0.0]])
+    >>> loss_hessian_eigenvalue(lambda x: x @ weight.T, torch.zeros(1, 1))  # p (1 - p) (2 - 0)²
     tensor([1.])
     """
     logits, x = _forward(model, x)
