@@ -19,18 +19,22 @@ from attrlib.benchmark.imagenet import (
     imagenet_lens,
     lens_settings,
 )
+from attrlib.benchmark.trained import BUDGETS, calibration_error, recipes
 
 __all__ = [
     "ATTRIBUTIONS",
+    "BUDGETS",
     "LENS_K",
     "OBJECTIVES",
     "K",
     "LensSetting",
     "Setting",
+    "calibration_error",
     "imagenet_accuracy",
     "imagenet_lens",
     "lens_settings",
     "provenance",
+    "recipes",
     "strength",
     "strength_settings",
 ]

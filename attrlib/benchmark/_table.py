@@ -2,13 +2,14 @@
 
 import csv
 import datetime
-import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+
+from attrlib import _files
 
 
 def provenance(device: str | torch.device, *, seconds: float) -> dict[str, str]:
@@ -59,6 +60,19 @@ def in_table(path: Path, key: Mapping[str, str]) -> bool:
         return any(key.items() <= row.items() for row in csv.DictReader(file))
 
 
+def check_constant(path: Path, column: str, value: str) -> None:
+    """Raise if a table holds rows with another value in a column that must be one for all."""
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        others = {row.get(column) for row in csv.DictReader(file)} - {value}
+    if others:
+        raise ValueError(
+            f"Expected {path} with {column} {value} in every row, got {sorted(map(str, others))}; "
+            "write a new table"
+        )
+
+
 def append(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     """Add rows, all or none; the table is written anew under another name and renamed."""
     columns = list(rows[0])
@@ -68,11 +82,9 @@ def append(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
             f"Expected {path} with the columns {', '.join(columns)}, got another table"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            file.write(old)
-            csv.DictWriter(file, columns, lineterminator="\n").writerows(rows)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        _files.whole(path) as partial,
+        partial.open("w", newline="", encoding="utf-8") as file,
+    ):
+        file.write(old)
+        csv.DictWriter(file, columns, lineterminator="\n").writerows(rows)

@@ -23,6 +23,11 @@ def add_options(
         "strength", help="how far attacks on attributions go, by their effort (hours on one core)"
     )
     strength.add_argument("--images", type=int, default=300, help="number (default: 300)")
+    recipes = studies.add_parser(
+        "recipes",
+        help="accuracy, curvature and maps of all shipped checkpoints (an hour on one core)",
+    )
+    recipes.add_argument("--images", type=int, default=200, help="number (default: 200)")
     imagenet = studies.add_parser(
         "imagenet", help="accuracy of attrlib.models.imagenet() on photographs of ImageNet"
     )
@@ -40,7 +45,12 @@ def add_options(
             required=True,
             help="text file with the 1,000 identifiers in order",
         )
-    tables = {"attack-strength": strength, "imagenet-accuracy": imagenet, "imagenet-lens": lens}
+    tables = {
+        "attack-strength": strength,
+        "imagenet-accuracy": imagenet,
+        "imagenet-lens": lens,
+        "recipes": recipes,
+    }
     for table, study in tables.items():
         path = Path("results") / f"{table}.csv"
         study.add_argument("--out", type=Path, default=path, help=f"table (default: {path})")
@@ -60,6 +70,8 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
     """
     if options.study == "strength":
         benchmark.strength(options.out, images=options.images, device=device, progress=True)
+    elif options.study == "recipes":
+        benchmark.recipes(options.out, images=options.images, device=device, progress=True)
     else:
         lens = options.study == "imagenet-lens"
         study = benchmark.imagenet_lens if lens else benchmark.imagenet_accuracy
