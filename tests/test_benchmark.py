@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from attrlib import benchmark, checkpoints, data, metrics, models
@@ -198,67 +196,6 @@ def test_too_few_images(tmp_path: Path, images: int) -> None:
     with pytest.raises(ValueError, match="Expected images to be an integer >= 2, got"):
         benchmark.strength(tmp_path / "a.csv", images=images)
     assert list(tmp_path.iterdir()) == []
-
-
-# --- the accuracy of the ImageNet network ---------------------------------------------------------
-
-
-@pytest.fixture
-def photographs(tmp_path: Path) -> tuple[Path, Path]:
-    """Bright and dark pictures in two folders, named as classes 7 and 2 of a list of 1,000."""
-    names = [f"n{i:08d}" for i in range(1000)]
-    (tmp_path / "wnids.txt").write_text("\n".join(names))
-    for name, value, count in ((names[7], 255, 3), (names[2], 0, 2)):
-        folder = tmp_path / "photographs" / name
-        folder.mkdir(parents=True)
-        for i in range(count):
-            Image.fromarray(np.full((230, 240, 3), value, np.uint8)).save(folder / f"{i}.png")
-    return tmp_path / "photographs", tmp_path / "wnids.txt"
-
-
-class Brightness(nn.Module):
-    """Says 7 for bright pictures and 3 for others."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        bright = x.flatten(1).mean(1) > 0.5
-        return nn.functional.one_hot(torch.where(bright, 7, 3), 1000).to(x)
-
-
-def test_accuracy_is_counted_in_the_order_of_the_list(
-    tmp_path: Path,
-    photographs: tuple[Path, Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(models, "imagenet", Brightness)
-    path = tmp_path / "accuracy.csv"
-    path.write_text("of an earlier run\n")
-    folder, wnids = map(str, photographs)
-    arguments = ["--image-folder", folder, "--wnids", wnids, "--out", str(path)]
-    assert main(["bench", "imagenet", *arguments]) == 0
-    assert capsys.readouterr().out == f"{path}\n"
-    (row,) = rows(path)
-    assert (row["images"], row["accuracy"]) == ("5", "0.6000")  # 3 of 3 bright, 0 of 2 dark
-    assert float(row["low"]) < 0.6 < float(row["high"])
-    assert all(row[name] for name in PROVENANCE)
-
-
-def test_unsuitable_lists_and_folders(tmp_path: Path, photographs: tuple[Path, Path]) -> None:
-    folder, wnids = photographs
-    path = tmp_path / "accuracy.csv"
-    short = tmp_path / "short.txt"
-    short.write_text("n00000001\n")
-    with pytest.raises(ValueError, match=r"wnids to list 1000 identifiers, got 1 in .*short\.txt"):
-        benchmark.imagenet_accuracy(path, folder, short)
-    (folder / "cat").mkdir()
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "cat" / "a.png")
-    with pytest.raises(ValueError, match="subfolders listed in wnids, got cat"):
-        benchmark.imagenet_accuracy(path, folder, wnids)
-    with pytest.raises(FileNotFoundError, match="Expected path to be a folder"):
-        benchmark.imagenet_accuracy(path, tmp_path / "none", wnids)
-    with pytest.raises(FileNotFoundError, match=r"none\.txt"):
-        benchmark.imagenet_accuracy(path, folder, tmp_path / "none.txt")
-    assert not path.exists()
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -331,7 +331,7 @@ def _row(
     names = ("corrected", "corrected_low", "corrected_high")
     row |= zip(names, _estimate(above, statistic), strict=True)
     row |= {name: math.nan for name in _FATE} | dict(fate or {})
-    numbers = {name: "" if math.isnan(v) else f"{v:.4f}" for name, v in row.items()}
+    numbers = {name: f"{v:.4f}" if math.isfinite(v) else "" for name, v in row.items()}
     undefined = {"undefined": str(int((~known).sum()))}
     return {"change": change, "score": key[0], "window": str(key[1])} | undefined | numbers
 
