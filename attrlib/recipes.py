@@ -3,7 +3,7 @@
 import functools
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,16 +12,26 @@ import torch
 from torch import nn
 
 from attrlib import __version__, _check
-from attrlib.attacks import PGD, LinfBall
+from attrlib.attacks import KLPGD, PGD, LinfBall
 from attrlib.checkpoints import Checkpoint, describe, load, round_to_half, save
 from attrlib.data import Images, fingerprint
 from attrlib.models import SmallCNN
-from attrlib.regularizers import AdversarialCrossEntropy, CrossEntropy, SmoothSurface
+from attrlib.regularizers import (
+    AdversarialCrossEntropy,
+    AttributionTriplet,
+    CrossEntropy,
+    IGSumNorm,
+    InputGradientNorm,
+    SmoothSurface,
+    Trades,
+    TripletAttack,
+)
 from attrlib.training import Loss, TrainConfig, correct, evaluate, train
 from attrlib.training.parallel import leads
 from attrlib.types import Term
 
 _CONFIG = TrainConfig(epochs=10, batch_size=64, lr=3e-3)
+_TUNING = TrainConfig(epochs=2, batch_size=64, lr=1e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +55,8 @@ class Recipe:
     start: str | None = None
 
 
-_PGD = PGD(ball=LinfBall(eps=0.1), steps=7, step_size=2.5 * 0.1 / 7, random_start=True)
+_BALL = LinfBall(eps=0.1)
+_PGD = PGD(ball=_BALL, steps=7, step_size=2.5 * 0.1 / 7, random_start=True)
 _SMOOTH = functools.partial(SmallCNN, activation=functools.partial(nn.Softplus, beta=10))
 
 
@@ -92,6 +103,57 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 ),
                 source="Adversarial training, Madry et al. 2018, with their seven steps; eps and step "
                 "size as usual for Fashion-MNIST.",
+            ),
+            Recipe(
+                name="weight-decay",
+                loss=Loss(terms={"cross_entropy": CrossEntropy()}, weights={"cross_entropy": 1.0}),
+                config=replace(_CONFIG, weight_decay=1.0),
+                source="Ordinary training with a hundred times the weight decay, one of the remedies of "
+                "Dombrowski et al. 2022; the highest of four values that cost less than one point of "
+                "accuracy on the validation split.",
+            ),
+            Recipe(
+                name="trades",
+                loss=Loss(
+                    terms={"cross_entropy": CrossEntropy(), "divergence": Trades()},
+                    weights={"cross_entropy": 1.0, "divergence": 6.0},
+                    attack=KLPGD(ball=_BALL, steps=7, step_size=_PGD.step_size),
+                ),
+                source="TRADES, Zhang et al. 2019, with the weight of their code for CIFAR-10 and the "
+                "budget of madry.",
+            ),
+            Recipe(
+                name="ig-sum-norm",
+                loss=Loss(
+                    terms={"objective": IGSumNorm(ball=_BALL, steps=5, step_size=0.05)},
+                    weights={"objective": 1.0},
+                ),
+                config=_TUNING,
+                start="madry",
+                source="IG-SUM-NORM, Chen et al. 2019, with the weight of their code for Fashion-MNIST; "
+                "fewer steps and path points, and two epochs from adversarial training, for its cost.",
+            ),
+            Recipe(
+                name="art",
+                loss=Loss(
+                    terms={
+                        "adversarial": AdversarialCrossEntropy(),
+                        "triplet": AttributionTriplet(),
+                    },
+                    weights={"adversarial": 1.0, "triplet": 0.5},
+                    attack=TripletAttack(ball=_BALL, steps=3, step_size=0.0625, k=256),
+                ),
+                config=_TUNING,
+                start="madry",
+                source="ART, Singh et al. 2020, with weight, steps, and shares of budget and pixels of "
+                "their code for CIFAR-10; two epochs from adversarial training, for its cost.",
+            ),
+            Recipe(
+                name="input-gradient",
+                loss=_penalized(InputGradientNorm(), 0.1),
+                source="Input gradient regularization, Drucker and LeCun 1992, Ross and Doshi-Velez "
+                "2018; the highest of three weights that cost less than one point of accuracy on the "
+                "validation split.",
             ),
             _smooth_surface("weak", 0.01),
             _smooth_surface("medium", 0.1),
