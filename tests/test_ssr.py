@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from attrlib import checkpoints, data
 from attrlib.regularizers import SmoothSurface, loss_hessian_eigenvalue
 from attrlib.types import Term
 from tests import oracles
@@ -227,6 +228,18 @@ def test_confident_samples_keep_their_relative_precision() -> None:
     for term in (EXACT, SmoothSurface(solver="matrix-free", iterations=0)):
         value = float(term(model, x, labels(1)).detach())
         assert value == pytest.approx(4 * math.exp(-30), rel=1e-5)
+
+
+def test_nearly_one_hot_networks_have_finite_values() -> None:
+    # Entries from 1e-8 down to the smallest in single precision, where LAPACK's solver gives NaN.
+    net, images = checkpoints.load("natural").model, data.fashion_mnist("test")
+
+    def sharp(x: Tensor) -> Tensor:
+        return 8 * net(x)
+
+    x = images.x[:512].float()
+    assert loss_hessian_eigenvalue(sharp, x).isfinite().all()
+    assert EXACT(sharp, x, images.y[:512]).isfinite().all()
 
 
 @pytest.mark.parametrize("term", SOLVERS)

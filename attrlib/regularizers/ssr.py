@@ -89,7 +89,7 @@ class SmoothSurface:
         _check.logits(logits, y)
         q = _root(logits)
         if self.solver == "exact":
-            v = torch.linalg.eigh(_gram(logits, x, q)).eigenvectors[..., -1]
+            v = torch.linalg.eigh(_gram(logits, x, q)).eigenvectors[..., -1].to(q.dtype)
         else:
             v = _iterate(logits, x, q.detach(), self.iterations)
         slope = _pull(logits, x, _factor(q, v), create_graph=tracked)
@@ -159,7 +159,7 @@ def _pull(logits: Logits, x: Inputs, cotangent: Tensor, *, create_graph: bool = 
 
 @torch.no_grad()
 def _gram(logits: Logits, x: Inputs, q: Tensor) -> Tensor:
-    """BᵀB of each sample (n, classes, classes)."""
+    """BᵀB of each sample (n, classes, classes); double: the solver underflows to NaN in single."""
     n, classes = logits.shape
     each = torch.eye(classes, dtype=logits.dtype, device=logits.device)[:, None]
     (jacobian,) = torch.autograd.grad(
@@ -167,7 +167,7 @@ def _gram(logits: Logits, x: Inputs, q: Tensor) -> Tensor:
     )
     rows = jacobian.flatten(2).transpose(0, 1).to(q.dtype)
     b = q[..., None] * (rows - q.square()[:, None] @ rows)
-    gram = b @ b.transpose(1, 2)
+    gram = (b @ b.transpose(1, 2)).double()
     _check.finite(jacobian=gram)
     return gram
 
