@@ -3,7 +3,7 @@
 Every case is timed in one process, in turns with what it is compared to (ours, the bare work, theirs,
 ours, …); medians over the turns of the ratio within a turn are reported. On a CPU, processor time counts,
 so that other programs of the machine matter less. Absolute times are given for orientation only.
-To measure something new, add a `Case` to `map_cases` or `attack_cases`.
+To measure something new, add a `Case` to `map_cases`, `set_cases` or `attack_cases`.
 """
 
 import argparse
@@ -20,12 +20,14 @@ import torch
 from captum import attr as captum
 from scipy import stats
 from torch import Tensor, nn
+from torch.nn import functional
 
 from attrlib import attributions, metrics
 from attrlib.attacks import AttributionAttack, LinfBall, TopK
 from attrlib.benchmark import provenance
 from attrlib.data import Images, fashion_mnist, photographs
 from attrlib.models import SmallCNN, imagenet, with_softplus
+from tests.lens_oracles import numpy_diverse_topk, numpy_lens_recall, sorted_diverse_topk
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 PASSES = 16
@@ -37,6 +39,7 @@ LONGEST = 16.0  # seconds for all turns of a case; a slow one gets fewer, 3 at l
 LIMIT = 1.1
 SHARPNESS = 30.0  # of the surrogate of attacks
 STEP_LIMIT = 1.15
+SETS_LIMIT = 0.2  # five times as fast
 
 Work = Callable[[], object]
 
@@ -148,6 +151,32 @@ def map_cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
             "scipy kendalltau",
             lambda: [stats.kendalltau(*pair) for pair in zip(*rows, strict=True)],
         ),
+    )
+
+
+def set_cases(device: torch.device) -> Iterable[Case]:
+    """Yield sets of pixels of photographs' maps, beside NumPy, map by map."""
+    noise = torch.randn(2 * 64, 1, 224, 224, generator=torch.Generator().manual_seed(0))
+    a, b = functional.avg_pool2d(noise, 3, stride=1, padding=1)[:, 0].abs().to(device).chunk(2)
+    one, other = (m.cpu().numpy() for m in (a, b))
+    options = {"k": 1000, "window": 3}
+    yield Case(
+        "lens_recall, 224×224",
+        len(a),
+        partial(metrics.lens_recall, a, b, **options),
+        (
+            "NumPy, map by map",
+            lambda: [numpy_lens_recall(*p, **options) for p in zip(one, other, strict=True)],
+        ),
+        limit=SETS_LIMIT,
+    )
+    yield Case(
+        "diverse_topk, 224×224",
+        len(a),
+        partial(metrics.diverse_topk, a, **options),
+        ("NumPy, map by map", lambda: [numpy_diverse_topk(heat, **options) for heat in one]),
+        ("NumPy, sorted list", lambda: [sorted_diverse_topk(heat, **options) for heat in one]),
+        limit=SETS_LIMIT,
     )
 
 
@@ -293,7 +322,9 @@ def main() -> int:
         f"{'× theirs':>8s}  compared with"
     )
     table, missed = [], 0
-    for case in chain(map_cases(model, x[:batch], y[:batch]), attack_cases(device)):
+    for case in chain(
+        map_cases(model, x[:batch], y[:batch]), set_cases(device), attack_cases(device)
+    ):
         start = time.perf_counter()
         row = measure(case, device=device, repeats=options.repeats)
         missed += row.verdict == "FAIL"
