@@ -4,7 +4,9 @@ import itertools
 import math
 from functools import partial
 
+import numpy as np
 import pytest
+import quantus
 import torch
 from torch import Tensor, nn
 
@@ -73,6 +75,29 @@ def test_deletion_is_insertion_backwards(output: faithfulness.Output) -> None:
         faithfulness.deletion(model, x, y, h, **options),
         faithfulness.insertion(model, x, y, -h, **options),
     )
+
+
+@pytest.mark.parametrize("steps", [4, 9, 36])
+def test_deletion_of_grey_images_is_the_pixel_flipping_of_quantus(steps: int) -> None:
+    """Where the definitions agree: entries are pixels, and a number hides them.
+
+    Elsewhere they do not. Quantus hides with the smallest pixel of the image under the name "black",
+    counts every channel of a pixel as a feature of its own, and its area leaves out the untouched image
+    and is not divided by the number of steps; version 0.6 cannot compute it with NumPy 2.4 and later.
+    """
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 20), nn.Softplus(), nn.Linear(20, 10)).eval()
+    x, y, h = oracles.images(3, size=6), oracles.labels(3), oracles.images(3, size=6, seed=7)[:, 0]
+    flipping = quantus.PixelFlipping(
+        features_in_step=36 // steps, perturb_baseline=0.0, disable_warnings=True
+    )
+    for area, order in ((faithfulness.deletion, h), (faithfulness.insertion, -h)):
+        batch = {"x_batch": x, "y_batch": y, "a_batch": h[:, None]}
+        arrays = {name: value.numpy() for name, value in batch.items()}
+        curve = flipping(model=model, **arrays, device="cpu", softmax=True)
+        untouched = model(x).softmax(1).gather(1, y[:, None])
+        points = torch.cat([untouched.detach(), torch.tensor(np.array(curve))], dim=1)
+        expected = torch.trapezoid(points, dim=1) / steps
+        torch.testing.assert_close(area(model, x, y, order, steps=steps), expected)
 
 
 def test_one_step_is_the_mean_of_the_ends() -> None:
