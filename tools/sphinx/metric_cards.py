@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -155,7 +154,7 @@ def _seconds(card: MetricCard) -> float:
         card.metric(a, b)
         return time.process_time() - start
 
-    return median(call() for _ in range(5))
+    return min(call() for _ in range(9))
 
 
 def text(card: MetricCard, measured: Facts) -> list[str]:
@@ -182,7 +181,7 @@ def text(card: MetricCard, measured: Facts) -> list[str]:
         "Unchanged by": "; ".join(measured.unchanged_by),
         "Equal values": ties,
         "A constant map": _two(measured.constant),
-        "Cost": f"{measured.cost:.2g} × `{CARDS[0].title}`",
+        "Cost": f"about {max(1, round(measured.cost))} × `{CARDS[0].title}`",
         "Punishes": card.punishes,
         "Forgives": card.forgives,
         "Use it": card.use,
