@@ -6,13 +6,15 @@ from functools import partial
 
 import numpy as np
 import pytest
-import quantus
 import torch
 from torch import Tensor, nn
 
 from attrlib import attributions, faithfulness, metrics
 from attrlib.types import Inputs, Labels
 from tests import oracles
+
+# Quantus imports OpenCV, which cannot be loaded where the system has no libGL.
+quantus = pytest.importorskip("quantus", exc_type=ImportError)
 
 SHAPE = (2, 4, 4)  # two channels: a pixel goes in with both
 logit_in = partial(faithfulness.insertion, output="logit", steps=16)
