@@ -3,7 +3,7 @@
 import functools
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -51,7 +51,7 @@ class Recipe:
     loss: Loss
     source: str
     config: TrainConfig = _CONFIG
-    model: Callable[..., SmallCNN] = SmallCNN
+    model: Callable[..., SmallCNN] = field(default_factory=lambda: SmallCNN)
     start: str | None = None
 
 

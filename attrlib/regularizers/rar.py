@@ -22,8 +22,8 @@ class IGNorm:
       \nabla \ell\Big(x + \frac{k - \frac12}{m}\,(z - x), y\Big)$$
 
     with the cross-entropy ℓ: integrated gradients of the loss, not of a logit, with `x` as the baseline.
-    Its entries add up to ℓ(z) − ℓ(x) up to the error of the rule, so the norm is at least
-    |ℓ(z) − ℓ(x)|; it also counts changes that cancel. Used beside `CrossEntropy`.
+    Its entries add up to ℓ(z) − ℓ(x) up to the error of the rule, so the norm is at least the size
+    of that difference; it also counts changes that cancel. Used beside `CrossEntropy`.
 
     The term searches for itself, from a random point of the ball: at `x` the norm is 0, with a kink.
     The found point is a constant when the norm is differentiated in the weights.
