@@ -109,8 +109,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 loss=Loss(terms={"cross_entropy": CrossEntropy()}, weights={"cross_entropy": 1.0}),
                 config=replace(_CONFIG, weight_decay=1.0),
                 source="Ordinary training with a hundred times the weight decay, one of the remedies of "
-                "Dombrowski et al. 2022; the highest of four values tried in short runs on the validation "
-                "split, where it cost less than one point of accuracy; in the full run it costs two.",
+                "Dombrowski et al. 2022; the highest of four values tried in short runs on the "
+                "validation split, where it cost less than one point of accuracy; in the full run it "
+                "costs two.",
             ),
             Recipe(
                 name="trades",
