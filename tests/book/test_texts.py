@@ -59,7 +59,7 @@ def test_every_source_can_be_found_and_is_cited() -> None:
 
 
 def test_every_macro_is_listed_and_every_listed_one_defined() -> None:
-    rows = re.findall(r"^\| (.+?) \| `(.+?)` \|", TEXTS["book/notation"], flags=re.M)
+    rows = re.findall(r"^\| ([^|]+?) \| `([^`]+?)` \|", TEXTS["book/notation"], flags=re.M)
     listed = [re.match(r"\\([a-zA-Z]+)", macro) for _, macro in rows]
     assert all(symbol == f"${macro}$" for symbol, macro in rows)
     assert {name[1] for name in listed if name} == set(MACROS)
