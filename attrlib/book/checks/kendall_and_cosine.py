@@ -56,7 +56,7 @@ def unchanged(answer: object) -> str:
         got = answer.get(name)
         same = isinstance(got, set | frozenset | list | tuple) and set(got) == right
         expect(same, tried=f"{name!r}", expected="another set of scores", got=got, hint=hint)
-    return "Only the rank-based scores survive a change of contrast."
+    return "Adding a constant or taking a power leaves only the rank-based scores alone."
 
 
 def erf_tau(answer: object) -> str:
