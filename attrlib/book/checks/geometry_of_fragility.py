@@ -71,6 +71,7 @@ def average_gradient(answer: object) -> str:
     generator = torch.Generator().manual_seed(0)
     model = with_softplus(SmallCNN(size=8, generator=generator), beta=10)
     x, y = torch.rand(3, 1, 8, 8, generator=generator), torch.tensor([2, 0, 7])
+    x[:, :, :2] = 0.0  # black pixels, where integrated gradients hold nothing to divide
     hint = "Add up the gradients at x (k + 0.5) / steps for k = 0, ..., steps - 1, then divide."
     for steps in (1, 6):
         tried = f"three images of 8×8, steps={steps}"

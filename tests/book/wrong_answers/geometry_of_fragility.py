@@ -42,6 +42,12 @@ WRONG = {
     "average-gradient": [
         lambda model, x, y, steps: attributions.gradient(model, x, y),
         lambda model, x, y, steps: attributions.integrated_gradients(model, x, y, steps=steps),
+        lambda model, x, y, steps: (  # fails where a pixel is black
+            attributions.integrated_gradients(model, x, y, steps=steps) / x
+        ),
+        lambda model, x, y, steps: (
+            attributions.integrated_gradients(model, x, y, steps=steps) / x
+        ).nan_to_num(),
         lambda model, x, y, steps: (
             sum(attributions.gradient(model, x * k / steps, y) for k in range(1, steps + 1)) / steps
         ),
