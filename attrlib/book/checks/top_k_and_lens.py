@@ -14,7 +14,7 @@ def largest_window(answer: object) -> str:
         tried = f"k={k} of {pixels} pixels"
         got = run(answer, k, pixels, tried=tried, hint=hint)
         expect(got == right, tried=tried, expected=str(right), got=got, hint=hint)
-    return "With that window no map can reach one half by area alone."
+    return "With that window no map can get more than one half by area alone."
 
 
 def grow(answer: object) -> str:
@@ -83,7 +83,15 @@ def over_shifts(answer: object) -> str:
         got = run(answer, a, b, k, window, tried=tried, hint=hint)
         right = metrics.dilate(metrics.topk_mask(a, k=k), window=window).double().mean((1, 2))
         expect_close(got, right, tried=tried, hint=hint)
-    return "It is the area of the windows, exactly."
+    a, b = a[:1, :4, :4], torch.zeros(1, 4, 4)
+    b[0, 1, 2] = 1.0
+    moved = [b.roll((p, q), (1, 2)) for p in range(4) for q in range(4)]
+    right = torch.stack([metrics.lens_recall(a, m, k=3, window=1) for m in moved]).mean(0)
+    tried = "a map that is zero but for one pixel, 4×4, k=3, window=1"
+    hint = "With ties it is not the area: take the mean over the shifts themselves."
+    got = run(answer, a, b, 3, 1, tried=tried, hint=hint)
+    expect_close(got, right, tried=tried, hint=hint)
+    return "It is the area of the windows, exactly, unless ties choose the pixels."
 
 
 def _maps(got: object, count: int, *, tried: str, hint: str) -> tuple[Tensor, ...]:

@@ -40,6 +40,10 @@ def _over(a: Tensor, b: Tensor, k: int, window: int, shifts: list[tuple[int, int
     return torch.stack(moved).mean(0)
 
 
+def _area(a: Tensor, k: int, window: int) -> Tensor:
+    return metrics.dilate(metrics.topk_mask(a, k=k), window=window).float().mean((1, 2))
+
+
 def _all(b: Tensor) -> list[tuple[int, int]]:
     return [(p, q) for p in range(b.shape[1]) for q in range(b.shape[2])]
 
@@ -74,5 +78,6 @@ WRONG = {
         lambda a, b, k, window: _over(a, b, k, window, _all(b)[1:]),
         lambda a, b, k, window: _over(b, a, k, window, _all(b)),
         lambda a, b, k, window: metrics.lens_recall(a, b, k=k, window=window),
+        lambda a, b, k, window: _area(a, k, window),
     ],
 }
