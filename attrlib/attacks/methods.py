@@ -178,8 +178,9 @@ class PGD:
 class KLPGD:
     r"""Move the predicted probabilities away from those at $x$, whatever the label.
 
-    $$z_{t+1} = \Pi_{B(x)}\big(z_t + \eta \, s(\nabla_z \, \mathrm{KL}(p(x) \,\|\, p(z_t)))\big), \qquad
-      z_0 = x + \sigma \xi, \quad \xi \sim \mathcal N(0, I)$$
+    $$z_{t+1} = \Pi_{B(x)}\big(z_t + \eta \, s(\nabla_z \, \mathrm{KL}(p(x) \,\|\, p(z_t)))\big)$$
+
+    $$z_0 = x + \sigma \xi, \quad \xi \sim \mathcal N(0, I)$$
 
     with $p = \mathrm{softmax}(f)$. The gradient is zero at `x`, hence the noise at the start. The last
     point is returned. One forward pass, then one forward and one backward pass for each step.

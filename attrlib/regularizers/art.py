@@ -23,7 +23,9 @@ class AttributionTriplet:
     r"""A triplet loss: the image shall be closer to the gradient of its class than to the runner-up's.
 
     $$\frac12 \sum_{u \in \{x, z\}} \log\Big(1 + \exp\big(
-      \max_{v} d(u, g^+(v)) - \min_{v} d(u, g^-(v)) \big)\Big), \qquad v \in \{x, z\}$$
+      \max_{v} d(u, g^+(v)) - \min_{v} d(u, g^-(v)) \big)\Big)$$
+
+    $$v \in \{x, z\}$$
 
     with $d(a, b) = 1 - \cos(a, b)$, the gradient $g^+ = \nabla f_y$ of the label's logit and $g^-$ of the
     highest other logit, at the image and at the adversarial example. If both gradients stay close to

@@ -58,7 +58,9 @@ class HessianNorm:
     r"""The squared Frobenius norm of the Hessian of the explained logit, estimated with random probes.
 
     $$R(x, y) = \frac1m \sum_{i=1}^{m} \|H v_i\|_2^2, \quad H = \nabla_x^2 f_y(x), \quad
-      v_i \sim \mathcal N(0, I), \qquad \mathbb{E}\,R = \|H\|_F^2 = \sum_j \lambda_j^2$$
+      v_i \sim \mathcal N(0, I)$$
+
+    $$\mathbb{E}\,R = \|H\|_F^2 = \sum_j \lambda_j^2$$
 
     The map of a smooth model moves by at most $\sup \|H\|_F$ times the length of a path in pixel space.
     It needs smooth activations, such as `SmallCNN(activation=partial(nn.Softplus, beta=10))`: on a ReLU
@@ -133,8 +135,9 @@ class HessianNorm:
 class Curvature:
     r"""CURE: the curvature of the loss along the sign of its gradient, by a finite difference.
 
-    $$R(x, y) = \frac{1}{h^2} \big\|\nabla_x \ell(x + h u, y) - \nabla_x \ell(x, y)\big\|_2^2, \qquad
-      u = \frac{\mathrm{sign}\,\nabla_x \ell(x, y)}{\|\mathrm{sign}\,\nabla_x \ell(x, y)\|_2}$$
+    $$R(x, y) = \frac{1}{h^2} \big\|\nabla_x \ell(x + h u, y) - \nabla_x \ell(x, y)\big\|_2^2$$
+
+    $$u = \frac{\mathrm{sign}\,\nabla_x \ell(x, y)}{\|\mathrm{sign}\,\nabla_x \ell(x, y)\|_2}$$
 
     with the cross-entropy ℓ; no gradient flows through $u$. As $h \to 0$ the value tends to
     $\|H u\|_2^2 \le \lambda_{\max}(H)^2$ with the Hessian $H$ of the loss, where that exists and has no

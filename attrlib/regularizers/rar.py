@@ -17,8 +17,9 @@ from attrlib.types import Classifier, Inputs, Labels, PerSample
 class IGNorm:
     r"""IG-NORM: the largest attribution of a change of the loss, over a ball around `x`.
 
-    $$\max_{z \in B_\epsilon(x)} \big\| \mathrm{IG}^\ell(x, z) \big\|_1, \qquad
-    \mathrm{IG}^\ell(x, z) = (z - x) \odot \frac1m \sum_{k=1}^{m}
+    $$\max_{z \in B_\epsilon(x)} \big\| \mathrm{IG}^\ell(x, z) \big\|_1$$
+
+    $$\mathrm{IG}^\ell(x, z) = (z - x) \odot \frac1m \sum_{k=1}^{m}
       \nabla \ell\Big(x + \frac{k - \frac12}{m}\,(z - x), y\Big)$$
 
     with the cross-entropy ℓ: integrated gradients of the loss, not of a logit, with `x` as the baseline.

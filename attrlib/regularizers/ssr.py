@@ -17,7 +17,9 @@ Solver = Literal["exact", "matrix-free"]
 class SmoothSurface:
     r"""Smooth surface regularization (SSR): the curvature of the loss in its most curved direction.
 
-    $$R(x) = \lambda_{\max}(H), \qquad H = J^\top\big(\mathrm{diag}(p) - p\,p^\top\big) J
+    $$R(x) = \lambda_{\max}(H)$$
+
+    $$H = J^\top\big(\mathrm{diag}(p) - p\,p^\top\big) J
       = \sum_c p_c\,(w_c - \bar w)(w_c - \bar w)^\top$$
 
     with the probabilities $p = \mathrm{softmax}(f(x))$, the rows $w_c = \nabla_x f_c$ of the Jacobian

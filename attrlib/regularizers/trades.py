@@ -15,8 +15,9 @@ class Trades:
     r"""How far the predicted probabilities move from `x` to the adversarial example.
 
     $$\mathrm{KL}\big(p(x) \,\|\, p(z)\big) = \sum_c p_c(x) \log \frac{p_c(x)}{p_c(z)}, \qquad
-    p = \mathrm{softmax}(f), \quad
-    z \approx \arg\max_{z' \in B_\epsilon(x)} \mathrm{KL}\big(p(x) \,\|\, p(z')\big)$$
+    p = \mathrm{softmax}(f)$$
+
+    $$z \approx \arg\max_{z' \in B_\epsilon(x)} \mathrm{KL}\big(p(x) \,\|\, p(z')\big)$$
 
     Used beside `CrossEntropy`, which keeps the accuracy; its weight is the paper's 1/λ. The inner
     maximum is found by the attack of the `Loss`, `attacks.KLPGD`; the term itself does not search. Both

@@ -5,3 +5,13 @@ document.addEventListener("click", (event) => {
     setTimeout(() => window.dispatchEvent(new Event("resize")), 50);
   }
 });
+
+// Tables that are wider than their column scroll; make them reachable with Tab as well.
+const reachTables = () => {
+  for (const table of document.querySelectorAll("table.dataframe")) {
+    if (table.scrollWidth > table.clientWidth) table.tabIndex = 0;
+    else table.removeAttribute("tabindex");
+  }
+};
+window.addEventListener("load", reachTables);
+window.addEventListener("resize", reachTables);
