@@ -4,6 +4,7 @@ import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -11,22 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from attrlib import _check, attributions, checkpoints, data, metrics, models, training
-from attrlib.attacks import PGD, AttributionAttack, LinfBall, RandomSign, TopK
+from attrlib.attacks import PGD, LinfBall
 from attrlib.benchmark import _table
+from attrlib.benchmark.attack_strength import K, Setting
 from attrlib.maps import to_heatmap
 from attrlib.recipes import RECIPES, Recipe
 from attrlib.regularizers import loss_hessian_eigenvalue
 from attrlib.types import Attack, Classifier, Metric
 
-TRAINED_K, TRAINED_WINDOW = 100, 1
+TRAINED_WINDOW = 1
 BUDGETS = (8 / 255, 0.1)
 STEPS, RESTARTS = 60, 3
-_SHARPNESS = (10.0, 30.0, 100.0)
 _PGD = PGD(ball=LinfBall(eps=0.1), steps=20, step_size=2.5 * 0.1 / 20, random_start=True)
 _SCORES: Mapping[str, Metric] = {
-    "topk": functools.partial(metrics.topk_intersection, k=TRAINED_K),
-    "lens_recall": functools.partial(metrics.lens_recall, k=TRAINED_K, window=TRAINED_WINDOW),
-    "lens_precision": functools.partial(metrics.lens_precision, k=TRAINED_K, window=TRAINED_WINDOW),
+    "topk": functools.partial(metrics.topk_intersection, k=K),
+    "lens_recall": functools.partial(metrics.lens_recall, k=K, window=TRAINED_WINDOW),
+    "lens_precision": functools.partial(metrics.lens_precision, k=K, window=TRAINED_WINDOW),
     "kendall": metrics.kendall,
 }
 _DRAWS = 1000
@@ -174,27 +175,14 @@ def _maps(
 
 def _attacks(net: models.SmallCNN, eps: float) -> dict[str, Attack]:
     """The attack, adapted to the network, and its controls."""
+    base = Setting(study="", eps=eps, steps=STEPS, restarts=RESTARTS)
     flat = any(isinstance(module, nn.ReLU) for module in net.modules())
-    twins = [functools.partial(models.with_softplus, beta=beta) for beta in _SHARPNESS]
-    return {
-        "attack": AttributionAttack(
-            attribution=attributions.gradient,
-            objective=TopK(k=TRAINED_K),
-            ball=LinfBall(eps=eps),
-            steps=STEPS,
-            step_size=eps / 10,
-            restarts=RESTARTS,
-            surrogates=tuple(twins) if flat else (),
-            score=_SCORES["topk"],
-        ),
-        "random": RandomSign(eps=eps),
-        "best random": RandomSign(
-            eps=eps,
-            draws=STEPS * RESTARTS,
-            score=_SCORES["topk"],
-            attribution=attributions.gradient,
-        ),
+    settings = {
+        "attack": base if flat else replace(base, sharpness=()),
+        "random": replace(base, objective="random", steps=1),
+        "best random": replace(base, objective="random", steps=STEPS * RESTARTS),
     }
+    return {change: setting.attack() for change, setting in settings.items()}
 
 
 def _summaries(
