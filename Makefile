@@ -47,11 +47,13 @@ notebooks: setup  ## execute all chapters with the quick budget and check their 
 pages: setup  ## build the book and check its pages in a browser
 	$(BIN)/pytest tests/book/test_pages.py
 
-speed: setup  ## measure how fast attributions and attacks are
+speed: setup  ## measure how fast attributions and attacks are, and what terms of a loss cost
+	$(BIN)/python -m tests.speed_terms
 	$(BIN)/python -m tests.speed
 
-bench: setup  ## measure how strong the attacks are; adds what is missing in results/ (hours)
+bench: setup  ## measure attacks and shipped networks; adds what is missing in results/ (hours)
 	$(BIN)/python -m attrlib bench strength
+	$(BIN)/python -m attrlib bench recipes
 
 lock: setup  ## look for newer versions and write requirements.lock and environment.yml
 	$(BIN)/python -m tools.lock

@@ -20,6 +20,8 @@ from attrlib.regularizers import (
     AdversarialCrossEntropy,
     AttributionTriplet,
     CrossEntropy,
+    Curvature,
+    HessianNorm,
     IGSumNorm,
     InputGradientNorm,
     SmoothSurface,
@@ -154,6 +156,21 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 loss=_penalized(InputGradientNorm(), 0.1),
                 source="Input gradient regularization, Drucker and LeCun 1992, Ross and Doshi-Velez "
                 "2018; the middle one of three weights tried in short runs on the validation split.",
+            ),
+            Recipe(
+                name="cure",
+                loss=_penalized(Curvature(h=1.0), 0.1),
+                source="CURE, Moosavi-Dezfooli et al. 2019, with a step h fit for pixels in [0, 1]; the "
+                "highest of six weights that cost less than half a point of accuracy in short runs on "
+                "the validation split.",
+            ),
+            Recipe(
+                name="hessian",
+                model=_SMOOTH,
+                loss=_penalized(HessianNorm(), 0.01),
+                source="Hessian norm of the explained logit of a smooth network, Dombrowski et al. 2022; "
+                "the highest of four weights that cost less than two points of accuracy in short runs "
+                "on the validation split.",
             ),
             _smooth_surface("weak", 0.01),
             _smooth_surface("medium", 0.1),

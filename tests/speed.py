@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attrlib import attributions, metrics
+from attrlib._files import whole
 from attrlib.attacks import AttributionAttack, LinfBall, TopK
 from attrlib.benchmark import provenance
 from attrlib.data import Images, fashion_mnist, photographs
@@ -251,13 +252,14 @@ def best_batch(model: nn.Module, x: Tensor, y: Tensor, *, repeats: int) -> int:
     seconds: dict[int, list[float]] = {n: [] for n in works}
     for _ in range(repeats):
         for n, work in works.items():
-            start = _clock(x.device)
+            start = clock(x.device)
             work()
-            seconds[n].append(_clock(x.device) - start)
+            seconds[n].append(clock(x.device) - start)
     return min(works, key=lambda n: median(seconds[n]))
 
 
-def _clock(device: torch.device) -> float:
+def clock(device: torch.device) -> float:
+    """Seconds: processor time on a CPU, else time after the device has finished."""
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize(device)
@@ -275,10 +277,10 @@ def measure(case: Case, *, device: torch.device, repeats: int) -> Row:
     def turn(calls: int) -> dict[str, float]:
         seconds = {}
         for name, work in works.items():
-            start = _clock(device)
+            start = clock(device)
             for _ in range(calls):
                 work()
-            seconds[name] = (_clock(device) - start) / calls
+            seconds[name] = (clock(device) - start) / calls
         return seconds | {"ours": seconds["ours"] - seconds.get("start", 0.0)}
 
     first = turn(1)  # warms up
@@ -299,6 +301,16 @@ def measure(case: Case, *, device: torch.device, repeats: int) -> Row:
         theirs=case.theirs[0] if case.theirs else "",
         ratio_theirs=round(ratio("theirs"), 3) if case.theirs else None,
     )
+
+
+def write(path: Path, table: list[dict[str, object]]) -> None:
+    """Write a table whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    with whole(path) as part, part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+    print(f"Written to {path}")
 
 
 def main() -> int:
@@ -336,14 +348,7 @@ def main() -> int:
         )
         where = provenance(device, seconds=time.perf_counter() - start)
         table.append(row._asdict() | {"verdict": row.verdict} | where)
-    options.out.parent.mkdir(exist_ok=True)
-    partial_file = options.out.with_suffix(".partial")
-    with partial_file.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
-    partial_file.replace(options.out)
-    print(f"Written to {options.out}")
+    write(options.out, table)
     return 1 if missed else 0
 
 

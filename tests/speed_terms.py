@@ -3,20 +3,26 @@
 A step is what the trainer does with one batch: the loss, its gradient in the weights, AdamW. A term that
 is used beside the cross-entropy is timed with it, and one that reads an adversarial example with the
 attack that finds it. Steps are timed in turns, in processor time on a CPU; the medians over the turns of
-the ratio within a turn are given. To measure something new, add a `Step` to `steps`.
+the ratio within a turn are given. The work is counted as well, in forward passes: the multiplications
+of all convolutions and matrix products of the step, over those of a forward pass. To measure something
+new, add a `Step` to `steps`.
 """
 
 import argparse
 import time
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from attrlib.attacks import KLPGD, PGD, LinfBall
+from attrlib.benchmark import provenance
 from attrlib.data import fashion_mnist
 from attrlib.models import SmallCNN
 from attrlib.regularizers import (
@@ -33,6 +39,7 @@ from attrlib.regularizers import (
     TripletAttack,
 )
 from attrlib.types import Attack, Term
+from tests.speed import RESULTS, clock, write
 
 BATCH = 64
 BALL = LinfBall(eps=0.1)
@@ -53,8 +60,27 @@ class Row(NamedTuple):
 
     step: str
     batch: int
+    passes: float
     milliseconds: float
     ratio: float
+
+
+class Multiplications(TorchDispatchMode):
+    """Counts those of all convolutions and matrix products within its context."""
+
+    total = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket in flop_registry:
+            self.total += flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def steps() -> Iterable[Step]:
@@ -86,6 +112,15 @@ def steps() -> Iterable[Step]:
     yield Step("IGSumNorm, 5 steps, 3 and 5 points", (IGSumNorm(**SEARCH),))
 
 
+def passes(step: Step, x: Tensor, y: Tensor) -> float:
+    """Count the multiplications of a step, in forward passes."""
+    with Multiplications() as once:
+        SmallCNN().to(x.device)(x)
+    with Multiplications() as count:
+        _work(step, x, y)()
+    return count.total / once.total
+
+
 def rows(*, device: torch.device, repeats: int) -> list[Row]:
     """Time all steps in turns, on one batch of Fashion-MNIST and the book's network."""
     images = fashion_mnist("val")[:BATCH]
@@ -94,19 +129,20 @@ def rows(*, device: torch.device, repeats: int) -> list[Row]:
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(repeats + 1):
         for name, work in works.items():
-            start = _clock(device)
+            start = clock(device)
             work()
             if turn:  # the first turn warms up
-                seconds[name].append(_clock(device) - start)
+                seconds[name].append(clock(device) - start)
     natural = next(iter(seconds.values()))
     return [
         Row(
-            step=name,
+            step=step.name,
             batch=len(x),
+            passes=round(passes(step, x, y), 1),
             milliseconds=round(1e3 * median(times), 3),
             ratio=round(median(a / b for a, b in zip(times, natural, strict=True)), 2),
         )
-        for name, times in seconds.items()
+        for step, times in zip(steps(), seconds.values(), strict=True)
     ]
 
 
@@ -133,23 +169,24 @@ def _step(
     optimizer.step()
 
 
-def _clock(device: torch.device) -> float:
-    if device.type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
 def main() -> None:
-    """Measure and print the table."""
+    """Measure the table, print and write it."""
     parser = argparse.ArgumentParser(prog="python -m tests.speed_terms", description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--repeats", type=int, default=11, help="turns per step (default: 11)")
+    parser.add_argument("--out", type=Path, default=RESULTS / "terms.csv")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for row in rows(device=torch.device(options.device), repeats=options.repeats):
-        print(f"{row.step:38s} {row.batch:4d} {row.milliseconds:9.2f} ms {row.ratio:7.2f} ×")
+    device, start = torch.device(options.device), time.perf_counter()
+    table = rows(device=device, repeats=options.repeats)
+    for row in table:
+        print(
+            f"{row.step:38s} {row.batch:4d} {row.passes:7.1f} passes {row.milliseconds:9.2f} ms "
+            f"{row.ratio:7.2f} ×"
+        )
+    where = provenance(device, seconds=time.perf_counter() - start)
+    write(options.out, [row._asdict() | where for row in table])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the speed table compares is the same: the sets in NumPy are those of the package."""
+"""What the speed tables compare is the same, and what they count is right."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ import torch
 from attrlib import metrics
 from tests import lens_oracles, oracles
 from tests.speed import Case, measure
+from tests.speed_terms import Multiplications, passes, steps
 
 
 @pytest.mark.parametrize("window", [0, 1, 3])
@@ -31,3 +32,30 @@ def test_half_the_work_takes_half_the_time() -> None:
     assert 0.3 < row.ratio_bare < 0.7
     assert row.verdict == "pass"
     assert row._replace(limit=0.1).verdict == "FAIL"
+
+
+def test_multiplications_of_a_linear_layer_are_counted() -> None:
+    layer = torch.nn.Linear(7, 3)
+    x = torch.ones(5, 7, requires_grad=True)
+    with Multiplications() as forward:
+        out = layer(x)
+    assert forward.total == 2 * 5 * 7 * 3
+    with Multiplications() as backward:
+        out.sum().backward()
+    assert backward.total == 2 * forward.total  # in the input and in the weights
+
+
+def test_terms_cost_the_passes_that_they_state() -> None:
+    x, y = oracles.images(2, size=28), torch.tensor([0, 1])
+    cost = {
+        step.name: passes(step, x, y) for step in steps() if not step.name.startswith(("IG", "At"))
+    }
+    natural = cost["CrossEntropy"]
+    # Forward, and backward in the weights; the derivative in the image is not needed.
+    assert 2.5 < natural <= 3
+    # Forward and backward in each of seven steps, and no more.
+    assert 13 <= cost["AdversarialCrossEntropy, PGD-7"] - natural <= 16
+    lower, first, third = (cost[f"SmoothSurface, matrix-free, {i} it."] for i in (0, 1, 3))
+    assert lower == pytest.approx(cost["InputGradientNorm"])  # one gradient
+    assert 3.5 < first - lower < 4.5  # a pass more, and two for the iteration, with their products
+    assert 5 < third - first < 6

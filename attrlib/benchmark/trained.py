@@ -21,7 +21,7 @@ from attrlib.regularizers import loss_hessian_eigenvalue
 from attrlib.types import Attack, Classifier, Metric
 
 TRAINED_WINDOW = 1
-BUDGETS = (8 / 255, 0.1)
+BUDGETS = (8 / 255, 0.09, 0.1)  # the last two lie inside and on the edge of the ball of `madry`
 STEPS, RESTARTS = 60, 3
 _PGD = PGD(ball=LinfBall(eps=0.1), steps=20, step_size=2.5 * 0.1 / 20, random_start=True)
 _SCORES: Mapping[str, Metric] = {
