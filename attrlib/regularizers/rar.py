@@ -27,6 +27,7 @@ class IGNorm:
     of that difference; it also counts changes that cancel. Used beside `CrossEntropy`.
 
     The term searches for itself, from a random point of the ball: at `x` the norm is 0, with a kink.
+    What it finds is a lower bound of the maximum; a search may climb towards points where the loss falls.
     The found point is a constant when the norm is differentiated in the weights.
 
     Cost: `steps · attack_points + path_points` gradients of the loss, each differentiated once more (in
