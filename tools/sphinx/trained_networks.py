@@ -57,7 +57,7 @@ def text(recipe: Recipe, trained: Sequence[Checkpoint]) -> list[str]:
             for c in trained
         )
         + ", with the accuracy on all test images",
-        "Time": f"{math.floor(minutes[0])} to {math.ceil(minutes[-1])} minutes a seed, on "
+        "Time": f"{max(1, math.floor(minutes[0]))} to {math.ceil(minutes[-1])} minutes a seed, on "
         f"{', '.join(sorted(devices))}, one thread, beside other work",
     }
     return [
