@@ -21,20 +21,6 @@ def worst_loss(answer: object) -> str:
     return "A closed form: no attack on this model can find more."
 
 
-def pixels_used(answer: object) -> str:
-    """`pixels_used(a)` is (sum)² / sum of squares of each heatmap."""
-    a = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
-    a[1] = 0.0
-    a[1, 2, 3] = 7.0
-    a[2] = 0.5
-    tried = "three maps of 4×5: random, a single pixel, and constant"
-    hint = "Square the sum, and divide by the sum of the squares; one value per map."
-    got = run(answer, a, tried=tried, hint=hint)
-    rows = a.flatten(1)
-    expect_close(got, rows.sum(1) ** 2 / (rows**2).sum(1), tried=tried, hint=hint)
-    return "From 1, for a single pixel, to all of them, for a constant map."
-
-
 def path_norm(answer: object) -> str:
     """`path_norm(slopes, x, z)` is the l1 norm of z - x times the mean slope, for each image."""
     draw = torch.Generator().manual_seed(0)

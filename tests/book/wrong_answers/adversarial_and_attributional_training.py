@@ -21,12 +21,6 @@ WRONG: dict[str, list[Callable[..., Any]]] = {
         lambda w, b, x, y, eps: functional.softplus(-y * (x @ w) + eps * w.abs().sum()),
         lambda w, b, x, y, eps: functional.softplus(-y * (x @ w + b - eps * w.abs().sum())),
     ],
-    "pixels-used": [
-        lambda a: (a > 0).flatten(1).sum(1).double(),
-        lambda a: a.flatten(1).sum(1) / a.flatten(1).square().sum(1).sqrt(),
-        lambda a: a.sum().square() / a.square().sum(),
-        lambda a: a.flatten(1).square().sum(1) / a.flatten(1).sum(1).square(),
-    ],
     "path-norm": [
         lambda slopes, x, z: ((z - x) * slopes).abs().mean(0).sum(1),
         lambda slopes, x, z: ((z - x) * slopes.mean(0)).sum(1),
