@@ -84,6 +84,22 @@ def test_rows_are_what_one_would_compute(table: Path) -> None:
     assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
     assert float(row["chance"]) == pytest.approx(100 / 784, abs=1e-4)
     assert row["images"] == "12"
+    # Another image of the same class, for those that have one.
+    a = to_heatmap(attributions.gradient(nets[1], x, y))
+    shared = [
+        metrics.topk_intersection(a[i : i + 1], a[j : j + 1], k=100).item()
+        for i, j in enumerate(trained._others(y).tolist())
+        if i != j
+    ]
+    (row,) = _rows(table, seed="1", change="other image", quantity="topk")
+    assert float(row["value"]) == pytest.approx(sum(shared) / len(shared), abs=1e-4)
+    assert row["images"] == str(len(shared))
+    assert row["eps"] == "0.00000"
+
+
+def test_each_image_is_compared_with_the_next_of_its_class() -> None:
+    y = torch.tensor([4, 1, 4, 0, 1, 4])
+    assert trained._others(y).tolist() == [2, 4, 5, 3, 1, 0]
 
 
 def test_the_table_is_consistent(table: Path) -> None:

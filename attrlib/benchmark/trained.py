@@ -48,7 +48,8 @@ def recipes(
     the loss Hessian, on the embedded test images; the cost of a training step beside an ordinary one; and
     the gradient maps before and after an attack on their highest pixels, adapted to each network, on
     the first test images that every one of the shipped networks classifies correctly. The controls are
-    one draw of random signs, and the best of as many draws as the attack has steps.
+    one draw of random signs, the best of as many draws as the attack has steps, and no attack at all, but
+    another image of the same class: a map that is the same for every coat is robust, and says little.
 
     Intervals resample images and, in the rows of all seeds, seeds. If a checkpoint is added, the list of
     common images changes; write a new table then.
@@ -73,7 +74,7 @@ def recipes(
     chosen = _common(nets, test, images, device)
     _table.check_constant(path, "list", _digest(chosen))
     for name, twins in nets.items():
-        for part, eps in [("model", 0.0), *(("maps", budget) for budget in BUDGETS)]:
+        for part, eps in [("model", 0.0), *(("maps", budget) for budget in (0.0, *BUDGETS))]:
             key = {"recipe": name, "part": part, "eps": f"{eps:.5f}", "list": _digest(chosen)}
             if _table.in_table(path, key):
                 continue
@@ -151,26 +152,42 @@ def _maps(
     """Scores of the gradient maps of each image, for the attack and its controls."""
     x, y = chosen.x.to(device), chosen.y.to(device)
     a = attributions.gradient(net, x, y)
-    before = to_heatmap(a)
+    if eps == 0:
+        other = _others(y)
+        pairs = other != torch.arange(len(y), device=y.device)
+        return {"other image": _scores(a[pairs], a[other[pairs]])}
     found: dict[str, _Columns] = {}
     for change, attack in _attacks(net, eps).items():
         z = attack(net, x, y, generator=torch.Generator().manual_seed(0))
-        b = attributions.gradient(net, z, y)
-        after = to_heatmap(b)
-        columns: _Columns = {
-            name: (score(before, after), metrics.chance_level(score, before, after))
-            for name, score in _SCORES.items()
-        }
-        columns["cosine"] = (metrics.cosine(a, b), None)
+        columns = _scores(a, attributions.gradient(net, z, y))
         with torch.no_grad():
             kept = net(z).argmax(1) == net(x).argmax(1)
-        columns["kept"] = (kept.double(), None)
-        columns["unchanged"] = ((z == x).flatten(1).all(1).double(), None)
-        found[change] = {
-            name: (value.cpu().double(), None if chance is None else chance.cpu().double())
-            for name, (value, chance) in columns.items()
-        }
+        columns["kept"] = (kept.cpu().double(), None)
+        columns["unchanged"] = ((z == x).flatten(1).all(1).cpu().double(), None)
+        found[change] = columns
     return found
+
+
+def _scores(a: Tensor, b: Tensor) -> _Columns:
+    """Each score of pairs of maps, and its level by chance."""
+    before, after = to_heatmap(a), to_heatmap(b)
+    columns: _Columns = {
+        name: (
+            score(before, after).cpu().double(),
+            metrics.chance_level(score, before, after).cpu().double(),
+        )
+        for name, score in _SCORES.items()
+    }
+    return columns | {"cosine": (metrics.cosine(a, b).cpu().double(), None)}
+
+
+def _others(y: Tensor) -> Tensor:
+    """For each image the next one of its class; the last one gets the first."""
+    other = torch.arange(len(y), device=y.device)
+    for label in set(y.tolist()):
+        rows = (y == label).nonzero()[:, 0]
+        other[rows] = rows.roll(-1)
+    return other
 
 
 def _attacks(net: models.SmallCNN, eps: float) -> dict[str, Attack]:
