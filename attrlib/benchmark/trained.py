@@ -149,7 +149,10 @@ def _confidence(model: Classifier, x: Tensor, _: Tensor) -> Tensor:
 def _maps(
     net: models.SmallCNN, chosen: data.Images, eps: float, device: str | torch.device
 ) -> dict[str, _Columns]:
-    """Scores of the gradient maps of each image, for the attack and its controls."""
+    """Scores of the gradient maps of each image, for the attack and its controls.
+
+    At eps 0, where no attack can move, those of pairs of images of one class.
+    """
     x, y = chosen.x.to(device), chosen.y.to(device)
     a = attributions.gradient(net, x, y)
     if eps == 0:

@@ -11,7 +11,7 @@ from attrlib.recipes import RECIPES
 from tests.book.building import ROOT
 
 sys.path.append(str(ROOT / "tools" / "sphinx"))
-from trained_networks import activation, call, text
+from trained_networks import call, text
 
 SMOOTH = {"softplus", "hessian"}
 every_recipe = pytest.mark.parametrize("name", [n for n in RECIPES if n in checkpoints.names()])
@@ -47,4 +47,6 @@ def test_a_card_holds_what_was_trained(name: str) -> None:
     assert f"{recipe.config.epochs} epochs" in card
     for checkpoint, seed in zip(trained, checkpoints.seeds(name), strict=True):
         assert f"`{name}-s{seed}` ({checkpoint.metrics['test_accuracy']:.2%})" in card
-        assert activation(checkpoint)["name"] == ("Softplus" if name in SMOOTH else "ReLU")
+        activation = checkpoints.describe(checkpoint.model.activation)
+        assert activation["name"] == ("Softplus" if name in SMOOTH else "ReLU")
+    assert f"**Network.** `{'Softplus(beta=10)' if name in SMOOTH else 'ReLU()'}`" in card

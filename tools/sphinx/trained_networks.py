@@ -19,7 +19,7 @@ from attrlib import checkpoints
 from attrlib.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from docutils import nodes
     from sphinx.application import Sphinx
@@ -36,6 +36,7 @@ def text(recipe: Recipe, trained: Sequence[Checkpoint]) -> list[str]:
     """
     made, weights = trained[0].recipe, sum(p.numel() for p in trained[0].model.parameters())
     loss, config = made["loss"], made["config"]
+    activation = checkpoints.describe(trained[0].model.activation)
     terms = [f"{loss['weights'][name]:g} · `{call(term)}`" for name, term in loss["terms"].items()]
     ramps = [
         f"the last one rising over the first {share:.0%} of the steps"
@@ -47,7 +48,7 @@ def text(recipe: Recipe, trained: Sequence[Checkpoint]) -> list[str]:
     rows = {
         "Loss": ", ".join([" + ".join(terms), *ramps]),
         "Attack": f"`{call(loss['attack'])}`" if loss.get("attack") else "",
-        "Network": f"`{call(activation(trained[0]))}`, {weights:,} weights",
+        "Network": f"`{call(activation)}`, {weights:,} weights",
         "First weights": ", ".join(f"`{start}`" for start in sorted(starts)) or "random",
         "Training": f"{config['epochs']} epochs of {made['data']['train'][0]:,} images, batches of "
         f"{config['batch_size']}, AdamW with a learning rate of at most {config['lr']:g} (one cycle) "
@@ -81,17 +82,6 @@ def call(part: object) -> str:
         return repr(part)
     options = [f"{key}={call(value)}" for key, value in part.items() if key != "name"]
     return f"{part['name']}({', '.join(options)})"
-
-
-def activation(checkpoint: Checkpoint) -> Mapping[str, object]:
-    """Return the description of the network's activation.
-
-    Args:
-        checkpoint: The network.
-    """
-    layer = checkpoint.model.layers[1]
-    beta = getattr(layer, "beta", None)
-    return {"name": type(layer).__name__} | ({} if beta is None else {"beta": float(beta)})
 
 
 class TrainedNetworks(SphinxDirective):
