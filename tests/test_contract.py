@@ -25,6 +25,11 @@ from tests.rows import ROWS, SIZE, N, Row
 SUBJECTS: tuple[ModuleType, ...] = (attributions, maps, metrics)
 NOT_PER_ROW = {
     "interval": "summarises all samples; see test_metrics.py",
+    "seed_interval": "summarises all seeds and samples; see test_identity.py",
+    **dict.fromkeys(
+        ("identification", "rank_one", "specific", "outside_template"),
+        "compare each sample with the others; see test_identity.py",
+    ),
     "corrected": "takes scores, not maps; see test_lens.py",
     "ascend": "the loop inside PGD and AttributionAttack; see test_attacks.py",
     **dict.fromkeys(("Ball", "LinfBall", "L2Ball"), "parts of an attack; see test_attack_balls.py"),
