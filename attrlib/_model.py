@@ -85,16 +85,16 @@ def independent(model: Classifier) -> None:
     """Raise if a layer mixes the rows of a batch, or moves its running statistics, when it is called."""
     for name, layer in _layers(model):
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            if layer.training:
-                raise ValueError(
-                    "Expected model without batch normalisation in train mode (samples must not "
-                    f"depend on each other), got {type(layer).__name__} {name!r}; call model.eval()"
-                )
             if layer.running_mean is None and layer.running_var is None:
                 raise ValueError(
                     "Expected batch normalisation with running statistics (samples must not depend on "
                     f"each other), got {type(layer).__name__} {name!r} with "
                     "track_running_stats=False; use group normalisation"
+                )
+            if layer.training:
+                raise ValueError(
+                    "Expected model without batch normalisation in train mode (samples must not "
+                    f"depend on each other), got {type(layer).__name__} {name!r}; call model.eval()"
                 )
         elif isinstance(layer, nn.modules.instancenorm._InstanceNorm):
             if layer.training and layer.running_mean is not None:
