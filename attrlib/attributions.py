@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from attrlib import _check, _random
+from attrlib import _check, _model, _random
 from attrlib.maps import to_heatmap
 from attrlib.types import Classifier, Inputs, Labels, Norm, PerSample
 
@@ -45,7 +45,7 @@ def target_logit(model: Classifier, x: Inputs, y: Labels) -> PerSample:
         ValueError: If shapes disagree, a label is not a class of the model, or `x` holds NaN.
     """
     _check.labelled(x, y)
-    return _target_logit(model, x, y)
+    return _target_logit(model, x, y, twice=torch.is_grad_enabled() and x.requires_grad)
 
 
 def gradient(
@@ -246,9 +246,9 @@ def uni_grad(
     return _mean_gradient(model, noisy, y, like=x)
 
 
-def _target_logit(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-    logits = model(x)
-    _check.logits(logits, y)
+def _target_logit(model: Classifier, x: Tensor, y: Tensor, *, twice: bool = False) -> Tensor:
+    _model.independent(model)
+    logits = _model.logits(model, x, y, twice=twice)
     return logits.gather(1, y[:, None]).squeeze(1)
 
 
@@ -258,9 +258,8 @@ def _gradient(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     differentiable = torch.is_grad_enabled() and x.requires_grad
     x = x if differentiable else x.detach().requires_grad_()
     with torch.enable_grad():
-        total = _target_logit(model, x, y).sum()
-    (grad,) = torch.autograd.grad(total, x, create_graph=differentiable)
-    return grad
+        total = _target_logit(model, x, y, twice=differentiable).sum()
+    return _model.slope(total, x, create_graph=differentiable)
 
 
 def _mean_gradient(

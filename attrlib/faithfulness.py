@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attrlib import _check, _random
+from attrlib import _check, _model, _random
 from attrlib.maps import to_heatmap
 from attrlib.types import Attribution, Classifier, Heatmaps, Inputs, Labels, Metric, PerSample
 
@@ -59,6 +59,7 @@ def insertion(
     Source: Petsiuk et al. 2018, section 4; Joo et al. 2023 with 20 steps. Differs: the baseline is black
     and not blurred, and ties are kept, which the second code drops.
     """
+    _model.settled(model)
     start = _checked(x, y, h, baseline=baseline, steps=steps, output=output)
     return _area(model, start, x.detach(), y, h, steps, output)
 
@@ -100,6 +101,7 @@ def deletion(
 
     Source: Petsiuk et al. 2018, section 4.
     """
+    _model.settled(model)
     end = _checked(x, y, h, baseline=baseline, steps=steps, output=output)
     return _area(model, x.detach(), end, y, h, steps, output)
 
@@ -149,6 +151,7 @@ def random_perturbation_similarity(
     _check.labelled(x, y)
     _check.pixels(x=x)
     _check.nonnegative(eps=eps)
+    _model.settled(model)
     _check.count(draws=draws)
     x, seed = x.detach(), _random.seed(generator)
 
@@ -189,8 +192,8 @@ def _area(
     counts = [step * size // steps for step in range(steps + 1)]
     values = []
     for count in counts:
-        logits = model(torch.where(place < count, end, start))
-        _check.logits(logits, y)
+        shown = torch.where(place < count, end, start)
+        logits = _model.logits(model, shown, y, classes=2 if output == "probability" else 1)
         scores = logits.double().softmax(1) if output == "probability" else logits.double()
         values.append(scores.gather(1, y[:, None])[:, 0])
     shares = torch.tensor(counts, dtype=torch.float64, device=end.device) / size

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from attrlib import _check, attacks, attributions, checkpoints, data, models
+from attrlib._model import logits
 from attrlib.benchmark import Setting
 from attrlib.commands import report
 from attrlib.training import eval_mode
@@ -192,7 +193,7 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
             part = images[chosen]
             x, label = part.x.to(device), part.y.to(device)
             with torch.no_grad():
-                prediction = model(x).argmax(1)
+                prediction = logits(model, x, classes=2).argmax(1)
             y = prediction if options.explain == "predicted" else label
             before = time.perf_counter()
             z = counted(
@@ -202,7 +203,7 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
             maps = [_maps(attack.attribution, model, q, y, seed=options.seed) for q in (x, z)]
             scores = report.scores(*maps, k=k)
             with torch.no_grad():
-                kept = model(z).argmax(1) == prediction
+                kept = logits(model, z).argmax(1) == prediction
             for j, i in enumerate(chosen):
                 row = {
                     "name": names[i],
@@ -287,9 +288,7 @@ def _attack(options: argparse.Namespace, shape: Sequence[int], k: int) -> attack
         steps=options.steps,
         step_size=step_size,
         restarts=options.restarts,
-        surrogates=tuple(
-            functools.partial(models.with_softplus, beta=beta) for beta in options.beta
-        ),
+        surrogates=tuple(functools.partial(models.smoothed, beta=beta) for beta in options.beta),
     )
 
 
