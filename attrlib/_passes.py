@@ -39,17 +39,19 @@ def passes(
     together = _share(count, max(1, limit // len(like)))
     for first in range(0, count, together):
         stack = points(range(first, min(first + together, count)))
-        rows, labels = stack.flatten(0, 1), y.repeat(len(stack))
-        size = _share(len(rows), limit)
-        parts = zip(rows.split(size), labels.split(size), strict=True)
-        results = [function(*part, look=first == 0) for part in parts]
-        whole = results[0] if len(results) == 1 else torch.cat(results)
-        yield whole.unflatten(0, stack.shape[:2])
+        rows, labels = stack.flatten(0, 1), y.expand(len(stack), -1).flatten()
+        if len(rows) <= limit:
+            result = function(rows, labels, look=first == 0)
+        else:
+            size = _share(len(rows), limit)
+            parts = zip(rows.split(size), labels.split(size), strict=True)
+            result = torch.cat([function(*part, look=first == 0) for part in parts])
+        yield result.reshape(*stack.shape[:2], *result.shape[1:])
 
 
 def _limit(like: Tensor) -> int:
     rows, size = _CPU if like.device.type == "cpu" else _ACCELERATOR
-    return max(1, min(rows, size // (like[0].numel() * like.element_size())))
+    return max(1, min(rows, size * len(like) // like.nbytes))
 
 
 def _share(total: int, limit: int) -> int:

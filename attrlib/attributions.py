@@ -17,7 +17,7 @@ passes are kept. Noise does not depend on `batch_size`, and maps differ by round
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
@@ -165,7 +165,8 @@ def integrated_gradients(
     start = _check.baseline(x, baseline)
 
     def path(part: range) -> Tensor:
-        shares = torch.tensor([(k + 0.5) / steps for k in part], dtype=x.dtype, device=x.device)
+        ends = (part.start + 0.5) / steps, (part.stop - 0.5) / steps
+        shares = torch.linspace(*ends, len(part), dtype=x.dtype, device=x.device)
         return torch.lerp(start, x, shares.view(-1, *[1] * x.ndim))
 
     mean = _mean_gradient(model, path, y, like=x, count=steps, batch_size=batch_size)
@@ -308,12 +309,10 @@ def _mean_gradient(
     batch_size: int | None,
 ) -> Tensor:
     """The mean of the gradients at `count` points, each shaped like `like`."""
-    total = torch.zeros_like(like)
-    for slopes in _passes.passes(
+    slopes = _passes.passes(
         partial(_gradient, model), points, y, like=like, count=count, batch_size=batch_size
-    ):
-        total = total + slopes.sum(0)
-    return total / count
+    )
+    return reduce(torch.add, (stack.sum(0) for stack in slopes)) / count
 
 
 def _check_batch_size(batch_size: int | None) -> None:
