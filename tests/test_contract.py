@@ -331,7 +331,7 @@ def test_bad_labels_and_models_are_named(
             case._replace(y=torch.full_like(case.y, value))()
     with pytest.raises(ValueError, match=r"Expected y on the device of x, .* got meta"):
         case._replace(y=case.y.to("meta"))()
-    with pytest.raises(ValueError, match=r"Expected model\(x\) to be logits \(4, classes\)"):
+    with pytest.raises(ValueError, match=r"Expected model\(x\) to be logits \(\d+, classes\)"):
         case._replace(model=nn.Identity())()
     with pytest.raises(ValueError, match=r"Expected (x|baseline) of shape .*\(.?.?., 1, 8, "):
         case(case.tensors[0][..., :4])
