@@ -12,13 +12,21 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-_PART: ContextVar[tuple[slice, int] | None] = ContextVar("part", default=None)
+_PART: ContextVar[tuple[Tensor, int] | None] = ContextVar("part", default=None)
 
 
 @contextmanager
-def part(rows: slice, *, of: int) -> Iterator[None]:
-    """Within the block, noise has a row for each of `of` samples, of which the given rows are kept."""
-    token = _PART.set((rows, of))
+def part(rows: slice | Tensor, *, of: int) -> Iterator[None]:
+    """Within the block, noise has a row for each of `of` samples, of which the given rows are kept.
+
+    Inside another such block the `of` samples are the rows which that one keeps.
+    """
+    outer = _PART.get()
+    whole = torch.arange(of) if outer is None else outer[0]
+    if len(whole) != of:
+        raise ValueError(f"Expected rows of {len(whole)} samples, got rows of {of}")
+    chosen = whole[rows if isinstance(rows, slice) else rows.cpu()]
+    token = _PART.set((chosen, of if outer is None else outer[1]))
     try:
         yield
     finally:
@@ -65,6 +73,6 @@ def _draw(
         return make(shape, generator=generator, dtype=x.dtype, device=place).to(x.device)
     rows, of = chosen
     whole = make((of, *shape[1:]), generator=generator, dtype=x.dtype, device=place)
-    if len(whole[rows]) != shape[0]:
-        raise ValueError(f"Expected noise for {len(whole[rows])} samples, got {shape[0]}")
-    return whole[rows].to(x.device)
+    if len(rows) != shape[0]:
+        raise ValueError(f"Expected noise for {len(rows)} samples, got {shape[0]}")
+    return whole[rows.to(place)].to(x.device)

@@ -146,7 +146,7 @@ class _SoftReLU6(nn.Module):
         return softplus(x, beta=self.beta) - softplus(x - 6, beta=self.beta)
 
 
-def smoothed(model: nn.Module, beta: float) -> nn.Module:
+def smoothed(model: nn.Module, beta: float, *, required: bool = True) -> nn.Module:
     r"""Return a copy of a network that can be differentiated twice: its kinks are rounded.
 
     $$\mathrm{relu}(u) \mapsto \tfrac1\beta \log(1 + e^{\beta u})$$
@@ -160,6 +160,7 @@ def smoothed(model: nn.Module, beta: float) -> nn.Module:
         model: A network. Tensors that it keeps from an earlier call are copied without their graph;
             compiled code is left out.
         beta: Sharpness, > 0.
+        required: Raise if there is nothing to round; False gives a plain copy of a smooth network.
 
     Returns:
         A deep copy of `model` on the same device, with its hooks but for those of modules `nn.ReLU` and
@@ -186,11 +187,11 @@ def smoothed(model: nn.Module, beta: float) -> nn.Module:
             twin = _put(twin, path, soft)
             replaced += 1
     if any(map(_may_hide_kinks, twin.modules())):
-        kinks = _Kinks(beta, name=type(model).__name__, needed=not replaced)
+        kinks = _Kinks(beta, name=type(model).__name__, needed=required and not replaced)
         body = twin.module if isinstance(twin, nn.DataParallel) else twin
         body.register_forward_pre_hook(kinks.start, prepend=True)
         body.register_forward_hook(kinks.stop, always_call=True)
-    elif not replaced:
+    elif required and not replaced:
         raise _nothing_to_round(type(model).__name__)
     return twin
 

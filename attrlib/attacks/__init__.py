@@ -6,14 +6,19 @@ model or of the caller's tensors is touched. Use models in eval mode.
 """
 
 from attrlib.attacks.ascent import ascend
+from attrlib.attacks.attribution import AttributionAttack, UnattackedWarning
 from attrlib.attacks.balls import Ball, L2Ball, LinfBall
 from attrlib.attacks.identification import Identification
-from attrlib.attacks.methods import KLPGD, PGD, AttributionAttack, RandomSign
+from attrlib.attacks.methods import KLPGD, PGD, RandomSign
 from attrlib.attacks.objectives import Cosine, MassCenter, TargetMap, TopK
+from attrlib.attacks.ranks import Order, Rank
+from attrlib.attacks.suite import SUITE, standard
+from attrlib.attacks.worst import WorstOf
 
 __all__ = [
     "KLPGD",
     "PGD",
+    "SUITE",
     "AttributionAttack",
     "Ball",
     "Cosine",
@@ -21,8 +26,13 @@ __all__ = [
     "L2Ball",
     "LinfBall",
     "MassCenter",
+    "Order",
     "RandomSign",
+    "Rank",
     "TargetMap",
     "TopK",
+    "UnattackedWarning",
+    "WorstOf",
     "ascend",
+    "standard",
 ]

@@ -2,12 +2,13 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from attrlib import _check, _model, _random
+from attrlib._magnitude import level
 from attrlib.attacks.balls import Ball
 from attrlib.maps import to_heatmap
 from attrlib.types import (
@@ -67,9 +68,21 @@ def ascend(
     _check.recording(x)
     if start is not None:
         _check.same_shape(start=start, x=x)
+
+    def slope_at(z: Tensor, _: int) -> Tensor:
+        grad = slope(objective, z, graph=True)
+        _check.finite(gradient=grad)
+        return grad
+
     last = x
     for point, _ in climb(
-        objective, x.detach(), ball, steps, step_size, start=start, generator=generator, graph=True
+        slope_at,
+        x.detach(),
+        ball,
+        [step_size] * steps,
+        start=start,
+        jump=start is None,
+        generator=generator,
     ):
         last = point
     return last
@@ -82,30 +95,43 @@ def check_climb(*, steps: int, step_size: float) -> None:
 
 
 def climb(
-    objective: Callable[[Tensor], Tensor],
+    slope: Callable[[Tensor, int], Tensor],
     x: Tensor,
     ball: Ball,
-    steps: int,
-    step_size: float,
+    step_sizes: Sequence[float],
     *,
-    start: Tensor | None,
-    generator: torch.Generator | None,
-    graph: bool = False,
-) -> Iterator[tuple[Tensor, bool]]:
-    """Yield each point of the ascent, and whether any sample had a gradient to follow.
+    momentum: float = 0,
+    start: Tensor | None = None,
+    jump: bool = False,
+    generator: torch.Generator | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield each point of the ascent, and which samples had a slope to follow there.
 
-    Without a graph from the objective to its point there is none to follow; `graph` makes it an error.
+    `slope` gives the direction of ascent at a point, in step number t. With momentum, a step follows the
+    sum of all slopes so far, each scaled to mean entry 1 and weighed by momentum to the power of its
+    age. With `jump`, samples without a slope spend the first step on a jump to a random point.
     """
     z = x if start is None else ball.project(start.detach(), x)
-    for step in range(steps):
-        grad = _slope(objective, z, graph=graph)
+    wide = (-1, *[1] * (x.ndim - 1))
+    velocity = torch.zeros_like(x)
+    for step, step_size in enumerate(step_sizes):
+        grad = slope(z, step)
         moving = (grad != 0).flatten(1).any(1)
+        if momentum:
+            grad = velocity = momentum * velocity + scaled(grad)
         z = ball.project(z + step_size * ball.steepest(grad), x)
-        if start is None and step == 0:
+        if jump and step == 0:
             # Drawn for all rows, needed or not: what one row gets depends on no other row.
             elsewhere = ball.sample(x, generator)
-            z = torch.where(moving.view(-1, *[1] * (x.ndim - 1)), z, elsewhere)
-        yield z, bool(moving.any())
+            z = torch.where(moving.view(wide), z, elsewhere)
+        yield z, moving
+
+
+def scaled(grad: Tensor) -> Tensor:
+    """Gradients with mean absolute entry 1; zero where all of it is zero."""
+    grad = level(grad)  # the mean of tiny entries may not exist in float32
+    mean = grad.abs().flatten(1).mean(1).view(-1, *[1] * (grad.ndim - 1))
+    return grad / torch.where(mean == 0, 1, mean)
 
 
 class Best:
@@ -118,16 +144,15 @@ class Best:
         admissible: Callable[[Tensor], Tensor] | None,
     ) -> None:
         self.z, self._score, self._admissible = x.clone(), score, admissible
-        self._lowest = score(x)
-        _one_each(x, score=self._lowest)
+        self.lowest = score(x)
 
     def consider(self, z: Tensor) -> None:
         """Keep the rows of `z` that score lower; an undefined score (NaN) is never lower."""
         value = self._score(z)
-        better = value < self._lowest
+        better = value < self.lowest
         if self._admissible is not None:
             better &= self._admissible(z)
-        self._lowest = torch.where(better, value, self._lowest)
+        self.lowest = torch.where(better, value, self.lowest)
         self.z = torch.where(better.view(-1, *[1] * (z.ndim - 1)), z, self.z)
 
 
@@ -144,39 +169,56 @@ def same_class(model: Classifier, x: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def maps_of(
-    attribution: Attribution, model: Classifier, y: Tensor, generator: torch.Generator | None
-) -> Callable[[Tensor], Tensor]:
-    """Return the maps of the real model as a function of `z`, all made with the same noise.
+    attribution: Attribution, model: Classifier, generator: torch.Generator | None
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the maps of the real model as a function of `z` and `y`, all made with the same noise.
 
     Common noise keeps a stochastic attribution from looking changed by luck. Its seed is drawn from
     `generator`, so that it is other noise than that of the ascent.
     """
     seed, device = _random.seed(generator), None if generator is None else generator.device
 
-    def maps(z: Tensor) -> Tensor:
+    def maps(z: Tensor, y: Tensor) -> Tensor:
         noise = torch.Generator(device or "cpu").manual_seed(seed)
         return attribution(model, z, y, generator=noise).detach()
 
     return maps
 
 
+def defined(a: Tensor) -> Tensor:
+    """Which maps are finite and not zero."""
+    rows = a.flatten(1)
+    return rows.isfinite().all(1) & (rows != 0).any(1)
+
+
 def compared(score: Metric, a: Tensor) -> Callable[[Tensor], Tensor]:
     """Return a metric as a function of its second map, reduced to heatmaps if it asks for them.
 
     A metric whose first parameter is annotated `Heatmaps` gets heatmaps; any other gets the signed maps.
+    Where a map is not finite the score is undefined (NaN).
     """
     inner = score
     while isinstance(inner, functools.partial):
         inner = inner.func
     first = next(iter(inspect.signature(inner).parameters.values()), None)
-    if first is not None and first.annotation is Heatmaps:
-        heat = to_heatmap(a)
-        return lambda b: score(heat, to_heatmap(b))
-    return lambda b: score(a, b)
+    wants_heat = first is not None and first.annotation is Heatmaps
+    start = to_heatmap(a) if wants_heat else a
+
+    def value(b: Tensor) -> Tensor:
+        known = b.flatten(1).isfinite().all(1)
+        b = torch.where(known.view(-1, *[1] * (b.ndim - 1)), b, 0)
+        scores = score(start, to_heatmap(b) if wants_heat else b)
+        _one_each(b, score=scores)
+        return scores.masked_fill(~known, torch.nan)
+
+    return value
 
 
-def _slope(objective: Callable[[Tensor], Tensor], z: Tensor, *, graph: bool) -> Tensor:
-    """The gradient of each sample's objective; zero where the objective does not depend on `z`."""
+def slope(objective: Callable[[Tensor], Tensor], z: Tensor, *, graph: bool = False) -> Tensor:
+    """The gradient of each sample's objective; zero where the objective does not depend on `z`.
+
+    `graph` makes it an error if no sample's does.
+    """
     z = z.detach().requires_grad_()
     with torch.enable_grad():
         value = objective(z)
@@ -184,12 +226,10 @@ def _slope(objective: Callable[[Tensor], Tensor], z: Tensor, *, graph: bool) -> 
     _one_each(z, objective=value)
     with _model.second_derivative():
         if graph:
-            grad = _model.slope(total, z)
-        elif not value.requires_grad:
+            return _model.slope(total, z)
+        if not value.requires_grad:
             return torch.zeros_like(z)
-        else:
-            (grad,) = torch.autograd.grad(total, z, materialize_grads=True)
-    _check.finite(gradient=grad)
+        (grad,) = torch.autograd.grad(total, z, materialize_grads=True)
     return grad
 
 

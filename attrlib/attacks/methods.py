@@ -1,9 +1,7 @@
-"""The attacks: frozen settings, called with a model, images and labels."""
+"""Random noise, and the attacks on predictions."""
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,13 +12,11 @@ from attrlib.attacks.ascent import (
     Best,
     ascend,
     check_climb,
-    climb,
     compared,
     maps_of,
     same_class,
 )
 from attrlib.attacks.balls import Ball, LinfBall
-from attrlib.attacks.objectives import against
 from attrlib.types import (
     Attribution,
     Classifier,
@@ -28,7 +24,6 @@ from attrlib.types import (
     Labels,
     Logits,
     Metric,
-    Objective,
     PerSample,
 )
 
@@ -98,9 +93,9 @@ class RandomSign:
         if self.score is None or self.attribution is None:
             return self._draw(x, generator)
         _model.settled(model)
-        maps = maps_of(self.attribution, model, y, generator)
-        score = compared(self.score, maps(x))
-        best = Best(x, lambda z: score(maps(z)), same_class(model, x))
+        maps = maps_of(self.attribution, model, generator)
+        score = compared(self.score, maps(x, y))
+        best = Best(x, lambda z: score(maps(z, y)), same_class(model, x))
         for _ in range(self.draws):
             best.consider(self._draw(x, generator))
         return best.z
@@ -245,150 +240,6 @@ class KLPGD:
             step_size=self.step_size,
             start=torch.add(x, _random.normal_like(x, generator=generator), alpha=self.noise),
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttributionAttack:
-    r"""Change the explanation and keep the prediction.
-
-    $$\max_{z \in B(x)} D\big(A(x), A(z)\big) \quad \text{such that} \quad
-      \arg\max f(z) = \arg\max f(x)$$
-
-    for an attribution $A$ and an objective $D$. Ascent follows the gradient of $D$; a map of a ReLU
-    network is made of flat pieces (its gradient map) or nearly so, and a smooth copy of the network, a
-    surrogate, then shows the way. Every point on the way is scored on the real model, and each image
-    gets the best point, over all steps and restarts, that keeps its prediction. An image for which there
-    is none comes back unchanged; count it as such.
-
-    Start 1 is `x` (a random point where the gradient is zero there), later starts are random. A
-    stochastic attribution gets fresh noise at each step, and the same noise for all scores.
-
-    Cost of a step: a map and its derivative on the surrogate; a map and a forward pass on the model.
-
-    Attributes:
-        attribution: Whose maps are changed; of differentiable maps, such as all of `attributions`.
-        objective: What is increased: `TopK`, `MassCenter`, `TargetMap`, `Cosine` or a function of the
-            signed maps at `x` and `z`.
-        ball: `LinfBall` or `L2Ball`.
-        steps: Steps for each start, >= 1.
-        step_size: Length of a step in the norm of the ball, in pixel units, > 0.
-        restarts: Number of starts, >= 1.
-        keep_label: Keep the predicted class of `x`, which need not be `y` (the sign, where a model has
-            one logit); False drops the condition.
-        surrogates: Functions from the model to a twice differentiable one, such as
-            `partial(with_softplus, beta=30)`, each used for an equal share of the steps, in order. Empty
-            takes the model itself.
-        score: Metric that is minimised when points are compared; None is minus the objective. A metric
-            whose first parameter is annotated `Heatmaps` gets heatmaps (`to_heatmap`), any other gets the
-            signed maps.
-
-    Source: Ghorbani et al. 2019, algorithm 1; Dombrowski et al. 2019, section 3.4, for the surrogate.
-    Differs: the best point is kept, with restarts; the surrogate gets sharper on the way.
-    """
-
-    attribution: Attribution
-    objective: Objective
-    ball: Ball
-    steps: int
-    step_size: float
-    restarts: int = 1
-    keep_label: bool = True
-    surrogates: tuple[Callable[[Any], Classifier], ...] = ()
-    score: Metric | None = None
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_climb(steps=self.steps, step_size=self.step_size)
-        _check.count(restarts=self.restarts)
-        if not isinstance(self.surrogates, tuple) or not all(map(callable, self.surrogates)):
-            raise TypeError(
-                f"Expected surrogates to be a tuple of functions, got {self.surrogates!r}"
-            )
-        if self.steps < len(self.surrogates):
-            raise ValueError(
-                f"Expected steps >= {len(self.surrogates)}, one for each surrogate, got {self.steps}"
-            )
-
-    def __call__(
-        self,
-        model: Classifier,
-        x: Inputs,
-        y: Labels,
-        /,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Inputs:
-        """Return images whose explanations differ from those of `x`.
-
-        Args:
-            model: Maps a batch to logits (n, classes).
-            x: Images (n, …), pixels in [0, 1].
-            y: Classes to explain, int64 (n,).
-            generator: Source of random starts and of the noise of stochastic attributions; None is
-                torch's global generator.
-
-        Returns:
-            Images exactly within the ball; detached. A row that could not be attacked equals that of `x`
-            bit for bit.
-
-        Raises:
-            TypeError: If `x` is not floating-point or `y` not int64.
-            ValueError: If shapes disagree, a label is not a class of the model, `x` is not in [0, 1], a
-                gradient is not finite, or the gradient of the objective is zero for the whole batch.
-        """
-        _check.labelled(x, y)
-        _check.pixels(x=x)
-        _model.settled(model)
-        x = x.detach()
-        maps = maps_of(self.attribution, model, y, generator)
-        clean = maps(x)
-        change = against(self.objective, clean)
-        score = compared(self.score, clean) if self.score else lambda b: -change(b)
-        best = Best(x, lambda z: score(maps(z)), same_class(model, x) if self.keep_label else None)
-        models = [make(model) for make in self.surrogates] or [model]
-        for restart in range(self.restarts):
-            start = self.ball.sample(x, generator) if restart else None
-            for stage, twin in enumerate(models):
-                goal = functools.partial(
-                    _change_at, change, self.attribution, twin, y, generator=generator
-                )
-                followed = False
-                points = climb(
-                    goal,
-                    x,
-                    self.ball,
-                    self._share(stage),
-                    self.step_size,
-                    start=start,
-                    generator=generator,
-                )
-                for z, moving in points:
-                    best.consider(z)
-                    start, followed = z, followed or moving
-                if not followed:
-                    raise ValueError(
-                        "Expected an objective with a gradient, got zero for the whole batch: a "
-                        "network with kinks (ReLU and its kin) has flat maps; attack a smooth copy "
-                        "(surrogates of models.smoothed, --beta 30 on the command line)"
-                    )
-        return best.z
-
-    def _share(self, stage: int) -> int:
-        """Steps of a stage: equal shares, earlier stages first to one more."""
-        stages = max(1, len(self.surrogates))
-        return self.steps // stages + (stage < self.steps % stages)
-
-
-def _change_at(
-    change: Callable[[Tensor], Tensor],
-    attribution: Attribution,
-    model: Classifier,
-    y: Tensor,
-    z: Tensor,
-    *,
-    generator: torch.Generator | None,
-) -> Tensor:
-    return change(attribution(model, z, y, generator=generator))
 
 
 def _cross_entropy(model: Classifier, y: Labels, z: Inputs) -> PerSample:

@@ -8,6 +8,7 @@ zeros, it is constant: such a sample cannot be attacked.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -191,6 +192,18 @@ def against(objective: Objective, a: Tensor) -> Callable[[Tensor], Tensor]:
     prepare: Callable[[Tensor], Callable[[Tensor], Tensor]] | None
     prepare = getattr(objective, "against", None)
     return functools.partial(objective, a) if prepare is None else prepare(a)
+
+
+def at(change: Callable[..., Tensor], progress: float) -> Callable[..., Tensor]:
+    """The form of an objective, or of one with its first map fixed, at a share of the steps, 0 to 1."""
+    form: Callable[[float], Callable[..., Tensor]] | None = getattr(change, "at", None)
+    return change if form is None else form(progress)
+
+
+def cut(part: Any, index: Tensor) -> Any:
+    """An objective or metric for some of the samples; one that knows nothing of single ones stays."""
+    rows: Callable[[Tensor], Any] | None = getattr(part, "rows", None)
+    return part if rows is None else rows(index)
 
 
 def pair(a: Tensor, b: Tensor) -> None:
