@@ -11,7 +11,6 @@ from math import ceil
 import torch
 from torch import Tensor
 
-
 # Rows of a pass, and bytes of its input. On a CPU more rows are slower again, since what they keep
 # leaves the caches: measured on SmallCNN, 28×28, and EfficientNet-Lite0, 224×224 (four images). On an
 # accelerator the limits keep memory low: 33 images of 224×224, about 3 GB for a ResNet-50.
@@ -44,7 +43,7 @@ def passes(
             result = function(rows, labels, look=first == 0)
         else:
             size = _share(len(rows), limit)
-            parts = zip(rows.split(size), labels.split(size), strict=True)
+            parts = zip(torch.split(rows, size), torch.split(labels, size), strict=True)
             result = torch.cat([function(*part, look=first == 0) for part in parts])
         yield result.reshape(*stack.shape[:2], *result.shape[1:])
 

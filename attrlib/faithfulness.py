@@ -191,7 +191,9 @@ def _area(
     counts = torch.tensor([step * size // steps for step in range(steps + 1)], device=end.device)
 
     def images(part: range) -> Tensor:
-        return torch.where(place < counts[part.start : part.stop, None, None, None, None], end, start)
+        return torch.where(
+            place < counts[part.start : part.stop, None, None, None, None], end, start
+        )
 
     follow = partial(_output, model, output)
     values = list(_passes.passes(follow, images, y, like=end, count=steps + 1))
