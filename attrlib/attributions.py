@@ -11,7 +11,7 @@ are never touched. Use models in eval mode: batch normalisation in train mode mi
 Points of a path and noisy copies go through the model together. `batch_size` is the number of rows, a
 row being one point of one image, that one pass takes at most, and None chooses it so that one image
 costs as little for each pass as many do: up to 192 rows on a CPU and 2048 on an accelerator, fewer for
-large images (4 and 33 of 3×224×224 in float32). A batch with more images goes through in parts. Memory
+large images (2 and 33 of 3×224×224 in float32). A batch with more images goes through in parts. Memory
 is that of one such pass, whatever the number of points and images; only if `x` requires grad, all
 passes are kept. Noise does not depend on `batch_size`, and maps differ by rounding only.
 """
