@@ -1,16 +1,19 @@
 """The caller's model: called on a copy of `x`, and what it is and gives is checked in one place."""
 
+import copy
 import functools
 import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.overrides import TorchFunctionMode
 
 from attrlib import _check
 from attrlib.types import Classifier
@@ -116,6 +119,49 @@ def settled(model: Classifier) -> None:
                 "Expected model that gives equal logits each time, got "
                 f"{type(layer).__name__} {name!r} in train mode; call model.eval()"
             )
+
+
+class _Copying(TorchFunctionMode):
+    """While it is active, `copy.deepcopy` takes tensors with a graph, and leaves the graph behind."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            return memo.setdefault(id(tensor), tensor.detach().clone())
+        return func(*args, **(kwargs or {}))
+
+
+def copied(model: Any) -> Any:
+    """A deep copy of a network, without what `torch.compile` put around it; any other function as it is."""
+    if not isinstance(model, nn.Module):
+        return model
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ValueError(
+            "Expected model in Python, got one compiled by torch.jit; give the model it was made from"
+        )
+    try:
+        with _Copying():
+            twin = copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"Expected model that copy.deepcopy can copy, got {str(error).partition(chr(10))[0]!r}; "
+            "take what cannot be copied out of the model's attributes and hooks"
+        ) from error
+    for path, module in list(twin.named_modules(remove_duplicate=False)):
+        if isinstance(plain := module._modules.get("_orig_mod"), nn.Module):
+            twin = put(twin, path, plain)
+    return twin
+
+
+def put(model: nn.Module, path: str, part: nn.Module) -> nn.Module:
+    """Put `part` at the path; return the model, which is `part` itself where the path is empty."""
+    if not path:
+        return part
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, part)
+    return model
 
 
 def _layers(model: object) -> Iterator[tuple[str, nn.Module]]:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 # Rows of a pass, and bytes of its input. On a CPU more rows are slower again, since what they keep
-# leaves the caches: measured on SmallCNN, 28×28, and EfficientNet-Lite0, 224×224 (four images). On an
-# accelerator the limits keep memory low: 33 images of 224×224, about 3 GB for a ResNet-50.
-_CPU = 192, 2_500_000
+# leaves the caches: measured on SmallCNN, 28×28, and EfficientNet-Lite0, 224×224 (two rows). On an
+# accelerator the limits keep memory low: 33 images of 224×224, by estimate 3 to 4 GB for a ResNet-50.
+_CPU = 192, 1_500_000
 _ACCELERATOR = 2048, 20_000_000
 
 

@@ -61,6 +61,24 @@ def seed(generator: torch.Generator | None) -> int:
     return int(torch.randint(2**62, (), generator=generator, device=device))
 
 
+@contextmanager
+def in_place_of_global(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
+    """Within the block, torch's global generators give noise that follows from the given one.
+
+    For code that takes no generator. They are as before afterwards; None leaves them as they are.
+    """
+    if generator is None:
+        yield
+        return
+    number, cuda = seed(generator), [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(number)
+        for place in cuda:
+            with torch.cuda.device(place):
+                torch.cuda.manual_seed(number)
+        yield
+
+
 def _draw(
     make: Callable[..., Tensor],
     x: Tensor,

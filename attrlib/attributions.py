@@ -11,20 +11,22 @@ are never touched. Use models in eval mode: batch normalisation in train mode mi
 Points of a path and noisy copies go through the model together. `batch_size` is the number of rows, a
 row being one point of one image, that one pass takes at most, and None chooses it so that one image
 costs as little for each pass as many do: up to 192 rows on a CPU and 2048 on an accelerator, fewer for
-large images (4 and 33 of 3×224×224 in float32). A batch with more images goes through in parts. Memory
+large images (2 and 33 of 3×224×224 in float32). A batch with more images goes through in parts. Memory
 is that of one such pass, whatever the number of points and images; only if `x` requires grad, all
 passes are kept. Noise does not depend on `batch_size`, and maps differ by rounding only.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import partial, reduce
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attrlib import _check, _model, _passes, _random
 from attrlib.maps import to_heatmap
-from attrlib.types import Classifier, Inputs, Labels, Norm, PerSample
+from attrlib.types import Attribution, Classifier, Inputs, Labels, Norm, PerSample
 
 __all__ = [
     "gradient",
@@ -34,6 +36,7 @@ __all__ = [
     "target_logit",
     "to_heatmap",
     "uni_grad",
+    "wrap",
 ]
 
 
@@ -281,6 +284,87 @@ def uni_grad(
     return _mean_gradient(model, noisy, y, like=x, count=samples, batch_size=batch_size)
 
 
+def wrap(method: Callable[[Any, Tensor, Tensor], Tensor]) -> Attribution:
+    """Return a method of another library as an attribution: `(model, x, y, *, generator=None)`.
+
+    The result has the shape, dtype and device of `x` and is detached. It cannot be differentiated:
+    second derivatives of other libraries may be wrong without a warning, as those of Captum's integrated
+    gradients are. So an `x` that requires grad is refused, and with it every attack that follows
+    gradients. Attack another attribution and score this one on the points found, or use
+    `attacks.RandomSign`. Patterns with Captum and zennit (extra `explainers`), for a network with
+    `nn.ReLU` modules, each used once:
+
+        @wrap
+        def deep_lift(model, x, y):
+            return captum.attr.DeepLift(model).attribute(x, target=y)
+
+        @wrap
+        def guided_backprop(model, x, y):
+            return captum.attr.GuidedBackprop(model).attribute(x, target=y)
+
+        @wrap
+        def grad_cam(model, x, y):  # after the ReLU of the last convolution
+            heat = captum.attr.LayerGradCam(model, model.layers[3]).attribute(x, target=y)
+            return functional.interpolate(heat, x.shape[2:], mode="bilinear")
+
+        @wrap
+        def lrp(model, x, y):
+            with zennit.attribution.Gradient(model, zennit.composites.EpsilonPlusFlat()) as explain:
+                return explain(x, functional.one_hot(y, model(x).shape[1]).to(x))[1]
+
+    Cost: that of the method, one forward pass that checks the labels, and a copy of the model.
+
+    Args:
+        method: Function of a model, inputs (n, …) and labels (n,) that returns maps shaped like the
+            inputs, or (n, 1, h, w), which all channels get. It is given a copy of the model, in the
+            same mode, and must take layers from this copy; what it does to it reaches nobody. The
+            inputs it is given require grad. Its noise from torch's global generators follows `generator`.
+
+    Returns:
+        An attribution with the name of the method.
+
+    Raises:
+        TypeError: If `method` cannot be called. When the attribution is called, if `method` returns no
+            tensor, `x` is not floating-point or `y` not int64.
+        ValueError: When the attribution is called, if `x` requires grad, the map has another shape, a
+            label is not a class of the model, or `x` holds NaN.
+
+    >>> doubled = wrap(lambda model, x, y: 2 * x)
+    >>> doubled(torch.nn.Linear(2, 1), torch.ones(1, 2), torch.tensor([0]))
+    tensor([[2., 2.]])
+    """
+    if not callable(method):
+        raise TypeError(f"Expected method to be a function, got {type(method).__name__}")
+    name = getattr(method, "__name__", type(method).__name__)
+
+    def attribution(
+        model: Classifier, x: Inputs, y: Labels, *, generator: torch.Generator | None = None
+    ) -> Inputs:
+        _check.labelled(x, y)
+        _check.recording(x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            raise ValueError(
+                f"Expected x that requires no grad, got one that does: {name} cannot be differentiated "
+                "(second derivatives of other libraries may be wrong without a warning); attack "
+                "another attribution and score this one on the points found"
+            )
+        with torch.no_grad():
+            _target_logit(model, x, y)
+        leaf = x.detach().clone().requires_grad_()
+        with (
+            torch.enable_grad(),
+            _random.in_place_of_global(generator, x.device),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings("ignore", r"\s*Setting (forward, )?backward hooks")  # on a copy
+            result = method(_model.copied(model), leaf, y.clone())
+        return _like(result, x, name)
+
+    attribution.__name__ = attribution.__qualname__ = name
+    attribution.__module__, attribution.__doc__ = method.__module__, method.__doc__
+    return attribution
+
+
 def _target_logit(
     model: Classifier, x: Tensor, y: Tensor, *, twice: bool = False, look: bool = True
 ) -> Tensor:
@@ -319,3 +403,15 @@ def _mean_gradient(
 def _check_batch_size(batch_size: int | None) -> None:
     if batch_size is not None:
         _check.count(batch_size=batch_size)
+
+
+def _like(a: Tensor, x: Tensor, name: str) -> Tensor:
+    """The map, detached, in the shape, dtype and device of `x`."""
+    if not isinstance(a, Tensor):
+        raise TypeError(f"Expected {name} to return a torch.Tensor, got {type(a).__name__}")
+    if a.shape not in (x.shape, (len(x), 1, *x.shape[2:])):
+        raise ValueError(
+            f"Expected {name} to return maps of shape {tuple(x.shape)} or with one channel, "
+            f"got {tuple(a.shape)}"
+        )
+    return a.detach().to(x).expand_as(x).clone(memory_format=torch.contiguous_format)

@@ -4,7 +4,6 @@ No shipped model mixes the rows of a batch or behaves
 differently in train and eval mode, so explanations mean the same in both.
 """
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from attrlib import _check
+from attrlib import _check, _model
 from attrlib.types import Inputs, Logits
 
 
@@ -177,14 +176,14 @@ def smoothed(model: nn.Module, beta: float, *, required: bool = True) -> nn.Modu
     _check.positive(beta=beta)
     if not isinstance(model, nn.Module):
         raise TypeError(f"Expected model to be a torch.nn.Module, got {type(model).__name__}")
-    twin = _copied(model)
+    twin: nn.Module = _model.copied(model)
     replaced = 0
     # With duplicates: one ReLU object may stand in several places.
     for path, child in list(twin.named_modules(remove_duplicate=False)):
         if type(child) in (nn.ReLU, nn.ReLU6):
             soft = nn.Softplus(beta=beta) if type(child) is nn.ReLU else _SoftReLU6(beta)
             soft.training = child.training
-            twin = _put(twin, path, soft)
+            twin = _model.put(twin, path, soft)
             replaced += 1
     if any(map(_may_hide_kinks, twin.modules())):
         kinks = _Kinks(beta, name=type(model).__name__, needed=required and not replaced)
@@ -198,47 +197,6 @@ def smoothed(model: nn.Module, beta: float, *, required: bool = True) -> nn.Modu
 
 with_softplus = smoothed
 """The first name of `smoothed`."""
-
-
-class _Copying(TorchFunctionMode):
-    """While it is active, `copy.deepcopy` takes tensors with a graph, and leaves the graph behind."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
-            tensor, memo = args
-            return memo.setdefault(id(tensor), tensor.detach().clone())
-        return func(*args, **(kwargs or {}))
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    """A deep copy, without what `torch.compile` put around the network or its parts."""
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise ValueError(
-            "Expected model in Python, got one compiled by torch.jit; give the model it was made from"
-        )
-    try:
-        with _Copying():
-            twin = copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"Expected model that copy.deepcopy can copy, got {str(error).partition(chr(10))[0]!r}; "
-            "take what cannot be copied out of the model's attributes and hooks"
-        ) from error
-    for path, module in list(twin.named_modules(remove_duplicate=False)):
-        if isinstance(plain := module._modules.get("_orig_mod"), nn.Module):
-            twin = _put(twin, path, plain)
-    return twin
-
-
-def _put(model: nn.Module, path: str, part: nn.Module) -> nn.Module:
-    """Put `part` at the path; return the model, which is `part` itself where the path is empty."""
-    if not path:
-        return part
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, part)
-    return model
 
 
 def _may_hide_kinks(module: nn.Module) -> bool:

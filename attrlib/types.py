@@ -46,7 +46,8 @@ class Classifier(Protocol):
 class Attribution(Protocol):
     """One score per entry of `x` for the logit of class `y`; shape, dtype and device of `x`.
 
-    Differentiable in `x`, and twice in the weights, exactly when `x` requires grad.
+    Differentiable in `x`, and twice in the weights, exactly when `x` requires grad; a method of another
+    library (`attributions.wrap`) refuses such an `x`.
     """
 
     def __call__(

@@ -5,7 +5,8 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from captum import attr as captum
+from torch import Tensor, nn
 
 from attrlib import attacks, attributions, faithfulness, maps, metrics, regularizers
 from tests import oracles
@@ -23,6 +24,7 @@ class Row(NamedTuple):
     random: bool = False
     differentiable: bool = True
     looks: bool = True  # refuses NaN; what attacks call at each step does not look at values
+    refuses: bool = False  # an x that requires grad
     gradients: bool = True  # a model is differentiated, which torch.inference_mode() forbids
 
 
@@ -31,6 +33,11 @@ def _insertion(model: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
     order = oracles.images(1)[:, 0].expand(len(x), SIZE, SIZE)
     order = order.to(x.device) if isinstance(x, Tensor) else order
     return faithfulness.insertion(model, x, y, order, steps=5)
+
+
+@attributions.wrap
+def deep_lift(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return captum.DeepLift(model).attribute(x, target=y)
 
 
 ROWS = {
@@ -50,6 +57,9 @@ ROWS = {
         "model",
         "like x",
     ),
+    "integrated_gradients, images in parts": Row(
+        partial(attributions.integrated_gradients, steps=2, batch_size=3), "model", "like x"
+    ),
     "smooth_grad": Row(
         partial(attributions.smooth_grad, sigma=0.2, samples=3), "model", "like x", random=True
     ),
@@ -61,6 +71,15 @@ ROWS = {
         "model",
         "like x",
         random=True,
+    ),
+    "uni_grad, points in two passes": Row(
+        partial(attributions.uni_grad, radius=0.5, samples=3, batch_size=2 * N),
+        "model",
+        "like x",
+        random=True,
+    ),
+    "wrap, Captum's DeepLift": Row(
+        deep_lift, "model", "like x", differentiable=False, refuses=True
     ),
     # attacks: (model, x, y, *, generator) -> like x
     "RandomSign": Row(

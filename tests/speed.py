@@ -3,7 +3,7 @@
 Every case is timed in one process, in turns with what it is compared to (ours, the bare work, theirs,
 ours, …); medians over the turns of the ratio within a turn are reported. On a CPU, processor time counts,
 so that other programs of the machine matter less. Absolute times are given for orientation only.
-To measure something new, add a `Case` to `map_cases`, `set_cases` or `attack_cases`.
+To measure something new, add a `Case` to one of the functions `…_cases`.
 """
 
 import argparse
@@ -31,7 +31,15 @@ from attrlib.models import SmallCNN, imagenet, with_softplus
 from tests.lens_oracles import numpy_diverse_topk, numpy_lens_recall, sorted_diverse_topk
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
-PASSES = 16
+POINTS = {"28×28": 32, "224×224": 8}  # of a path, or noisy copies
+SIZES = {"28×28": (1, 4, 16, 64, 128), "224×224": (1, 8)}  # images
+# Rows of a pass that are tried, for the bare work as for Captum; the fastest is the one compared with.
+ROWS = {
+    ("cpu", "28×28"): (32, 64, 128, 192, 256),
+    ("cpu", "224×224"): (1, 2, 4),
+    ("cuda", "28×28"): (32, 128, 512, 2048, 4096),
+    ("cuda", "224×224"): (8, 16, 32, 64),
+}
 # The one at which a bare pass is fastest per image is used. From 256 on, memory that the system hands
 # out and takes back costs a fifth of the time, at random, for bare passes as for ours.
 BATCHES = (32, 64, 128)
@@ -49,7 +57,8 @@ class Case(NamedTuple):
     """Something of ours, the work it cannot do without, and the same from another library.
 
     `limit` is the highest ratio ours/bare allowed; None where a comparison is only of interest.
-    `start` is the part of ours that does not count: it is timed alone and taken off.
+    `start` is the part of ours that does not count: it is timed alone and taken off. `longest` bounds
+    the seconds of all turns. `theirs_limit` is the highest ratio ours/theirs allowed.
     """
 
     name: str
@@ -59,6 +68,8 @@ class Case(NamedTuple):
     theirs: tuple[str, Work] | None = None
     limit: float | None = LIMIT
     start: Work | None = None
+    longest: float = LONGEST
+    theirs_limit: float | None = None
 
 
 class Row(NamedTuple):
@@ -72,18 +83,18 @@ class Row(NamedTuple):
     limit: float | None
     theirs: str
     ratio_theirs: float | None
+    theirs_limit: float | None
 
     @property
     def verdict(self) -> str:
-        if self.limit is None:
-            return "–"
-        return "pass" if self.ratio_bare <= self.limit else "FAIL"
+        pairs = (self.ratio_bare, self.limit), (self.ratio_theirs, self.theirs_limit)
+        held = [ratio <= limit for ratio, limit in pairs if None not in (ratio, limit)]
+        return "–" if not held else "pass" if all(held) else "FAIL"
 
 
 def map_cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
     """Yield what makes and compares maps of a batch of images."""
-    device, n = x.device, len(x)
-    noise = torch.Generator(device=device).manual_seed(0)
+    n = len(x)
 
     def ours(function: Callable[..., Tensor], **options: object) -> Work:
         return partial(function, model, x, y, **options)
@@ -101,6 +112,7 @@ def map_cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
         ours(attributions.gradient),
         bare(1),
         theirs("captum Saliency", captum.Saliency(model), abs=False),
+        theirs_limit=1.0,
     )
     yield Case(
         "input_x_gradient",
@@ -108,39 +120,7 @@ def map_cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
         ours(attributions.input_x_gradient),
         bare(1),
         theirs("captum InputXGradient", captum.InputXGradient(model)),
-    )
-    yield Case(
-        f"integrated_gradients, {PASSES} steps",
-        n,
-        ours(attributions.integrated_gradients, steps=PASSES),
-        bare(PASSES),
-        theirs(
-            "captum IntegratedGradients",
-            captum.IntegratedGradients(model),
-            n_steps=PASSES,
-            method="riemann_middle",
-            internal_batch_size=len(x),
-        ),
-    )
-    yield Case(
-        f"smooth_grad, {PASSES} samples",
-        n,
-        ours(attributions.smooth_grad, sigma=0.2, samples=PASSES, generator=noise),
-        bare(PASSES),
-        theirs(
-            "captum NoiseTunnel",
-            captum.NoiseTunnel(captum.Saliency(model)),
-            nt_samples=PASSES,
-            nt_samples_batch_size=1,
-            stdevs=0.2,
-            abs=False,
-        ),
-    )
-    yield Case(
-        f"uni_grad, {PASSES} samples",
-        n,
-        ours(attributions.uni_grad, radius=2.0, samples=PASSES, generator=noise),
-        bare(PASSES),
+        theirs_limit=1.0,
     )
     a, b = (attributions.to_heatmap(attributions.gradient(model, z, y)) for z in (x, 1 - x))
     rows = [m.flatten(1).cpu().double().numpy() for m in (a, b)]
@@ -153,6 +133,56 @@ def map_cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
             lambda: [stats.kendalltau(*pair) for pair in zip(*rows, strict=True)],
         ),
     )
+
+
+def average_cases(model: nn.Module, x: Tensor, y: Tensor, *, size: str) -> Iterable[Case]:
+    """Yield maps that are means over many points, beside the best ways to put the points in batches."""
+    device, n, count = x.device, len(x), POINTS[size]
+    noise, leaf = torch.Generator(device=device).manual_seed(0), x.clone().requires_grad_()
+    many = x.repeat(count, *[1] * (x.ndim - 1)), y.repeat(count)
+    path, tunnel = captum.IntegratedGradients(model), captum.NoiseTunnel(captum.Saliency(model))
+
+    def bare(rows: int, *, noisy: bool) -> None:
+        if noisy:  # drawn sample by sample, too
+            torch.stack(
+                [torch.randn(x.shape, generator=noise, device=device) for _ in range(count)]
+            )
+        for part in zip(*(t.split(rows) for t in many), strict=True):
+            _passes(model, *part, times=1)
+
+    def integrated(rows: int) -> None:
+        options = {"n_steps": count, "method": "riemann_middle", "internal_batch_size": rows}
+        path.attribute(leaf, target=y, **options)
+
+    def tunnelled(rows: int) -> None:
+        options = {"nt_samples": count, "nt_samples_batch_size": rows // n, "stdevs": 0.2}
+        tunnel.attribute(leaf, target=y, abs=False, **options)
+
+    tried = sorted({min(rows, n * count) for rows in ROWS[device.type, size]})
+    points = sorted({n * max(1, rows // n) for rows in tried})  # Captum takes whole points
+    for name, function, options, theirs in (
+        ("integrated_gradients", attributions.integrated_gradients, {"steps": count}, integrated),
+        (
+            "smooth_grad",
+            attributions.smooth_grad,
+            {"sigma": 0.2, "samples": count, "generator": noise},
+            tunnelled,
+        ),
+    ):
+        noisy = name == "smooth_grad"
+        one, other = (
+            fastest({rows: partial(work, rows) for rows in choices}, device=device)
+            for work, choices in ((partial(bare, noisy=noisy), tried), (theirs, points))
+        )
+        yield Case(
+            f"{name}, {count} points, {size}",
+            n,
+            partial(function, model, x, y, **options),
+            (f"{count} passes{' and noise' * noisy}, {one} rows", partial(bare, one, noisy=noisy)),
+            (f"captum, {other} rows", partial(theirs, other)),
+            longest=LONGEST / 2,
+            theirs_limit=1.0,
+        )
 
 
 def set_cases(device: torch.device) -> Iterable[Case]:
@@ -249,13 +279,19 @@ def _passes(model: nn.Module, x: Tensor, y: Tensor, *, times: int) -> None:
 def best_batch(model: nn.Module, x: Tensor, y: Tensor, *, repeats: int) -> int:
     """The batch size at which a bare pass takes least processor time per image."""
     works = {n: partial(_passes, model, x[:n], y[:n], times=max(BATCHES) // n) for n in BATCHES}
-    seconds: dict[int, list[float]] = {n: [] for n in works}
-    for _ in range(repeats):
-        for n, work in works.items():
-            start = clock(x.device)
+    return fastest(works, device=x.device, repeats=repeats + 1)
+
+
+def fastest(works: dict[int, Work], *, device: torch.device, repeats: int = 3) -> int:
+    """The key of the work that takes least time, measured in turns; the first turn warms up."""
+    seconds: dict[int, list[float]] = {key: [] for key in works}
+    for turn in range(repeats if len(works) > 1 else 0):
+        for key, work in works.items():
+            start = clock(device)
             work()
-            seconds[n].append(clock(x.device) - start)
-    return min(works, key=lambda n: median(seconds[n]))
+            if turn:
+                seconds[key].append(clock(device) - start)
+    return min(works, key=lambda key: median(seconds[key] or [0.0]))
 
 
 def clock(device: torch.device) -> float:
@@ -285,7 +321,7 @@ def measure(case: Case, *, device: torch.device, repeats: int) -> Row:
 
     first = turn(1)  # warms up
     calls = 1 + int(SHORTEST / first["bare"])
-    turns = max(3, min(repeats, int(LONGEST / calls / sum(first.values()))))
+    turns = max(3, min(repeats, int(case.longest / calls / sum(first.values()))))
     seconds = [turn(calls) for _ in range(turns)]
 
     def ratio(other: str) -> float:
@@ -300,6 +336,7 @@ def measure(case: Case, *, device: torch.device, repeats: int) -> Row:
         limit=case.limit,
         theirs=case.theirs[0] if case.theirs else "",
         ratio_theirs=round(ratio("theirs"), 3) if case.theirs else None,
+        theirs_limit=case.theirs_limit,
     )
 
 
@@ -330,12 +367,19 @@ def main() -> int:
     name = provenance(device, seconds=0)["device"]
     print(f"{name}, medians of at most {options.repeats} turns; maps of SmallCNN, 28×28")
     print(
-        f"{'case':34s} {'images':>6s} {'ms':>8s} {'× bare':>7s} {'limit':>6s} {'':5s} "
+        f"{'case':42s} {'images':>6s} {'ms':>8s} {'× bare':>7s} {'limit':>6s} {'':5s} "
         f"{'× theirs':>8s}  compared with"
     )
     table, missed = [], 0
+    photos = [torch.cat([t, t]) for t in _on(photographs(), device)]  # ten, two of each
+    nets = {"28×28": (model, x, y), "224×224": (imagenet().to(device), *photos)}
+    averages = (
+        average_cases(net, xs[:n], ys[:n], size=size)
+        for size, (net, xs, ys) in nets.items()
+        for n in SIZES[size]
+    )
     for case in chain(
-        map_cases(model, x[:batch], y[:batch]), set_cases(device), attack_cases(device)
+        map_cases(model, x[:batch], y[:batch]), *averages, set_cases(device), attack_cases(device)
     ):
         start = time.perf_counter()
         row = measure(case, device=device, repeats=options.repeats)
@@ -343,7 +387,7 @@ def main() -> int:
         limit = "" if row.limit is None else f"{row.limit:.2f}"
         other = "" if row.ratio_theirs is None else f"{row.ratio_theirs:.2f}"
         print(
-            f"{row.case:34s} {row.batch:6d} {row.milliseconds:8.2f} {row.ratio_bare:7.2f} {limit:>6s} "
+            f"{row.case:42s} {row.batch:6d} {row.milliseconds:8.2f} {row.ratio_bare:7.2f} {limit:>6s} "
             f"{row.verdict:5s} {other:>8s}  {row.bare}{', ' * bool(row.theirs)}{row.theirs}"
         )
         where = provenance(device, seconds=time.perf_counter() - start)

@@ -24,6 +24,7 @@ from tests.rows import ROWS, SIZE, N, Row
 
 SUBJECTS: tuple[ModuleType, ...] = (attributions, maps, metrics)
 NOT_PER_ROW = {
+    "wrap": "makes an attribution, which has a row; see test_wrap.py",
     "interval": "summarises all samples; see test_metrics.py",
     "seed_interval": "summarises all seeds and samples; see test_identity.py",
     **dict.fromkeys(
@@ -125,6 +126,8 @@ def test_shape_dtype_and_device(row: Row, kind: torch.dtype, device: torch.devic
 def test_the_callers_tensors_are_untouched(
     row: Row, leaf: bool, dtype: torch.dtype, device: torch.device
 ) -> None:
+    if leaf and row.refuses:
+        pytest.skip("refused, see test_differentiable_exactly_when_promised")
     case = _case(row, dtype, device)
     given = (*case.tensors, case.y)
     for tensor in case.tensors:
@@ -147,7 +150,7 @@ def test_the_model_is_untouched(
     row: Row, leaf: bool, dtype: torch.dtype, device: torch.device
 ) -> None:
     case = _case(row, dtype, device)
-    case.tensors[0].requires_grad_(leaf)
+    case.tensors[0].requires_grad_(leaf and not row.refuses)
     case.model.train()
     case.model.layers[0].eval()
     case.model.layers[5].weight.requires_grad_(False)
@@ -233,9 +236,13 @@ def test_differentiable_exactly_when_promised(
     else:
         assert not plain.requires_grad
     leaves = [t.clone().requires_grad_(t.is_floating_point()) for t in case.tensors]
-    tracked = case(*leaves)
-    assert tracked.requires_grad == row.differentiable
-    assert torch.equal(tracked, plain)
+    if row.refuses:
+        with pytest.raises(ValueError, match="Expected x that requires no grad"):
+            case(*leaves)
+    else:
+        tracked = case(*leaves)
+        assert tracked.requires_grad == row.differentiable
+        assert torch.equal(tracked, plain)
     with torch.no_grad():
         silent = case(*leaves)
     assert not silent.requires_grad

@@ -6,7 +6,7 @@ import torch
 
 from attrlib import metrics
 from tests import lens_oracles, oracles
-from tests.speed import Case, measure
+from tests.speed import Case, Row, average_cases, fastest, measure
 from tests.speed_terms import Multiplications, passes, steps
 
 
@@ -32,6 +32,33 @@ def test_half_the_work_takes_half_the_time() -> None:
     assert 0.3 < row.ratio_bare < 0.7
     assert row.verdict == "pass"
     assert row._replace(limit=0.1).verdict == "FAIL"
+
+
+def test_a_case_must_hold_both_limits() -> None:
+    row = Row("a", 1, 1.0, "bare", 1.05, 1.1, "theirs", 0.9, 1.0)
+    assert row.verdict == "pass"
+    assert row._replace(ratio_bare=1.2).verdict == "FAIL"
+    assert row._replace(ratio_theirs=1.1).verdict == "FAIL"
+    assert row._replace(ratio_theirs=1.1, theirs_limit=None).verdict == "pass"
+    assert row._replace(limit=None, theirs_limit=None).verdict == "–"
+
+
+def test_the_fastest_is_found() -> None:
+    works = {n: lambda n=n: torch.ones(n, n).cumsum(0).sum() for n in (2000, 10, 1000)}
+    assert fastest(works, device=torch.device("cpu")) == 10
+
+
+def test_means_over_points_are_compared_with_the_same_number_of_rows() -> None:
+    seen: list[int] = []
+    model = oracles.softplus_net()
+    model.register_forward_hook(lambda net, args, out: seen.append(len(args[0])))
+    x, y = oracles.images(3), oracles.labels(3)
+    for case in average_cases(model, x, y, size="28×28"):
+        assert case.batch == 3
+        for work in (case.ours, case.bare[1], case.theirs[1]):
+            seen.clear()
+            work()
+            assert sum(seen) == 3 * 32
 
 
 def test_multiplications_of_a_linear_layer_are_counted() -> None:
