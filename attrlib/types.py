@@ -37,7 +37,12 @@ Norm: TypeAlias = Literal["l2", "linf"]
 
 @runtime_checkable
 class Classifier(Protocol):
-    """Logits of a batch; in eval mode row i of the result depends on row i of `x` only."""
+    """Logits of a batch; in eval mode row i of the result depends on row i of `x` only.
+
+    Wherever a model is called, what is no tensor of logits, has no graph to `x`, has one logit where
+    classes are compared, or keeps batch statistics in train mode is refused with a `ValueError` that says
+    what to do. A model may work in place, be compiled or wrapped: it is given a copy of `x`.
+    """
 
     def __call__(self, x: Tensor, /) -> Tensor: ...
 

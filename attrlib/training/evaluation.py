@@ -75,7 +75,8 @@ def correct(model: Classifier, x: Inputs, y: Labels) -> PerSample:
         Zeros and ones (n,). Not differentiable.
 
     Raises:
-        ValueError: If a label is not a class of the model.
+        ValueError: If a label is not a class of the model, the model has one logit, or batch
+            normalisation in train mode.
     """
     _model.independent(model)
     logits = _model.logits(model, x, y, classes=2)
