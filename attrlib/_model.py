@@ -134,7 +134,7 @@ class _Copying(TorchFunctionMode):
 
 
 def copied(model: Any) -> Any:
-    """A deep copy of a network, without what `torch.compile` put around it; any other function as it is."""
+    """A deep copy of a network, without what `torch.compile` put around it; other functions stay."""
     if not isinstance(model, nn.Module):
         return model
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):

@@ -227,7 +227,7 @@ class _Lead:
             short = lead < self._margin
             if not short.any():
                 return torch.zeros_like(z)
-            (grad,) = torch.autograd.grad(lead[short].sum(), z)
+            grad = _model.slope(lead[short].sum(), z)
         return scaled(grad)
 
     def _of(self, z: Tensor) -> Tensor:
