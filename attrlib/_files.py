@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, places that are tried before the work, and digests of contents."""
+"""Files that appear whole or not at all, places that are tried before the work, digests of contents."""
 
 import hashlib
 import os
@@ -81,7 +81,7 @@ def claimed(path: Path) -> Iterator[None]:
 
 
 def shown(text: str) -> str:
-    """A name as text that can be written as UTF-8: bytes that are none become \\xNN."""
+    r"""A name as text that can be written as UTF-8: bytes that are none become \xNN."""
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 

@@ -380,11 +380,11 @@ def _pictures_below(folder: Path) -> Iterator[Path]:
         raise error
 
     found = []
-    for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         folders[:] = [name for name in folders if not _hidden(name)]
-        found.append((root, sorted(files)))
-    for root, files in sorted(found):
-        for name in files:
+        found.append((root, sorted(names)))
+    for root, names in sorted(found):
+        for name in names:
             if name.lower().endswith(_ENDINGS) and not _hidden(name):
                 yield Path(root, name)
 

@@ -78,7 +78,7 @@ def made_of(path: Path, **contents: str) -> Iterator[None]:
     """Add rows within the block; raise if those before were made of other contents of the same names.
 
     The contents (digests of weights and images) stand beside the table in `<table>.contents.json` as
-    long as there is a table. One that has none beside it is trusted, and without contents nothing is done.
+    long as there is a table. One that has none beside it is trusted; without contents nothing is done.
     """
     note = path.with_suffix(".contents.json")
     if not contents:

@@ -260,7 +260,7 @@ def _attacked(
         z = attack(work.model, x, y, generator=noise)
     seconds = (time.perf_counter() - before) / len(names)
     for text in dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught):
-        print(f"attrlib attack: {names[0]} to {names[-1]}: {text}", file=sys.stderr)
+        tqdm.write(f"attrlib attack: {names[0]} to {names[-1]}: {text}", file=sys.stderr)
     maps = [work.maps(q, y) for q in (x, z)]
     scores = report.scores(*maps, k=work.k)
     kept = work.predict(z) == prediction
@@ -298,7 +298,7 @@ def _draw(path: Path, pictures: Sequence[Tensor], row: report.Row, *, amplify: f
     except OSError:
         raise
     except Exception as error:  # of fonts and formulas: the numbers do not depend on them
-        print(f"attrlib attack: no figure {path}: {report.line(error)}", file=sys.stderr)
+        tqdm.write(f"attrlib attack: no figure {path}: {report.line(error)}", file=sys.stderr)
 
 
 def _figure(number: int, name: str) -> str:
@@ -388,7 +388,7 @@ def _picture(path: Path, *, height: int, width: int) -> Tensor:
     try:
         grey = _pictures.read(path).convert("L").resize((width, height))
     except ValueError as error:
-        raise ValueError(f"{error} (for --target)") from error
+        raise ValueError(f"Expected --target to be an image that can be read; {error}") from error
     return torch.from_numpy(np.array(grey)).float() / 255
 
 

@@ -54,9 +54,9 @@ def line(error: BaseException) -> str:
 def scores(a: Tensor, b: Tensor, *, k: int) -> dict[str, Tensor]:
     """Scores of the maps before and after, one value per image each; NaN where a map is not finite."""
     known = torch.stack([m.flatten(1).isfinite().all(1) for m in (a, b)]).all(0)
-    heat, other = to_heatmap(a[known]), to_heatmap(b[known])
     found = {name: a.new_full((len(a),), torch.nan) for name in _SCORES}
     if bool(known.any()):
+        heat, other = to_heatmap(a[known]), to_heatmap(b[known])
         values = (
             metrics.topk_intersection(heat, other, k=k),
             metrics.kendall(heat, other),
