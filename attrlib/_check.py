@@ -119,17 +119,31 @@ def recording(x: Tensor) -> None:
         )
 
 
-def logits(scores: Tensor, y: Tensor) -> None:
+def logits(scores: object, n: int, y: Tensor | None = None, *, classes: int = 1) -> None:
     """Raise unless the model gave logits (n, classes) and every label is one of the classes."""
-    if scores.ndim != 2 or len(scores) != len(y):
+    wanted = f"logits ({n}, classes)"
+    if not isinstance(scores, Tensor):
+        kind = type(scores).__name__
+        part = {"tuple": "[0]", "list": "[0]", "dict": "['logits']"}.get(kind, ".logits")
         raise ValueError(
-            f"Expected model(x) to be logits ({len(y)}, classes), got shape {tuple(scores.shape)}"
+            f"Expected model(x) to be {wanted}, got a {kind}; give a model that returns the logits "
+            f"alone, such as model(x){part}"
         )
-    classes = scores.shape[1]
+    if scores.ndim != 2 or len(scores) != n:
+        raise ValueError(f"Expected model(x) to be {wanted}, got shape {tuple(scores.shape)}")
+    if not scores.is_floating_point():
+        raise ValueError(f"Expected model(x) to be floating-point {wanted}, got {scores.dtype}")
+    if scores.shape[1] < classes:
+        raise ValueError(
+            f"Expected model(x) to be {wanted} of at least {classes} classes, got {scores.shape[1]}; "
+            "a single logit s stands for the two logits torch.cat([torch.zeros_like(s), s], dim=1)"
+        )
+    if y is None:
+        return
     low, high = (int(label) for label in torch.aminmax(y))  # one pass: attributions look each time
-    if low < 0 or high >= classes:
-        first = y[(y < 0) | (y >= classes)][0]
-        raise ValueError(f"Expected y from 0 to {classes - 1}, got {int(first)}")
+    if low < 0 or high >= scores.shape[1]:
+        first = y[(y < 0) | (y >= scores.shape[1])][0]
+        raise ValueError(f"Expected y from 0 to {scores.shape[1] - 1}, got {int(first)}")
 
 
 def baseline(x: Tensor, baseline: Tensor | None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attrlib import _check
+from attrlib import _check, _magnitude
 from attrlib.types import Centers, Heatmaps, Inputs, Masks
 
 HeatmapMode = Literal["abs_sum", "sum", "max_abs"]
@@ -29,7 +29,9 @@ def to_heatmap(a: Inputs, *, mode: HeatmapMode = "abs_sum") -> Heatmaps:
             reduction of the first saliency maps.
 
     Returns:
-        Heatmaps (n, h, w); non-negative except for `sum`. Differentiable in `a`.
+        Heatmaps (n, h, w); non-negative except for `sum`. Differentiable in `a`. A map whose sums are
+        beyond the largest number of its dtype comes divided by a power of two: what counts in a heatmap
+        is not its unit.
 
     Raises:
         ValueError: If `a` is not (n, channels, h, w), or `mode` is unknown.
@@ -45,9 +47,14 @@ def to_heatmap(a: Inputs, *, mode: HeatmapMode = "abs_sum") -> Heatmaps:
     if a.ndim != 4:
         raise ValueError(f"Expected a to be maps (n, channels, h, w), got shape {tuple(a.shape)}")
     _check.one_of(("abs_sum", "sum", "max_abs"), mode=mode)
-    if mode == "sum":
-        return a.sum(1)
-    return a.abs().sum(1) if mode == "abs_sum" else a.abs().amax(1)
+    if mode == "max_abs":
+        return a.abs().amax(1)
+    signed = a if mode == "sum" else a.abs()
+    h = signed.sum(1)
+    if a.shape[1] == 1 or math.isfinite(float(h.detach().sum())):
+        return h
+    over = ~h.detach().flatten(1).isfinite().all(1)
+    return torch.where(over[:, None, None], (signed / 2 ** a.shape[1].bit_length()).sum(1), h)
 
 
 def topk_mask(a: Heatmaps, *, k: int) -> Masks:
@@ -154,8 +161,8 @@ def normalize(h: Heatmaps) -> Heatmaps:
         h: Heatmaps (n, h, w), non-negative.
 
     Returns:
-        Heatmaps with mean 1; a map of zeros stays zero. Differentiable, with a finite gradient also
-        where a map is zero.
+        Heatmaps with mean 1, however large or small the values; a map of zeros stays zero.
+        Differentiable, with a finite gradient also where a map is zero.
 
     Raises:
         ValueError: If `h` is not (n, h, w).
@@ -165,6 +172,11 @@ def normalize(h: Heatmaps) -> Heatmaps:
     """
     _batch(h)
     mean = h.mean((1, 2), keepdim=True)
+    low, high = (float(value) for value in torch.aminmax(mean.detach()))
+    limits = torch.finfo(h.dtype)
+    if not (low > limits.tiny / limits.eps and high < limits.max):
+        h = _magnitude.level(h)
+        mean = h.mean((1, 2), keepdim=True)
     return h / torch.where(mean == 0, 1, mean)
 
 

@@ -7,9 +7,11 @@ differently in train and eval mode, so explanations mean the same in both.
 import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from attrlib import _check
 from attrlib.types import Inputs, Logits
@@ -144,47 +146,213 @@ class _SoftReLU6(nn.Module):
         return softplus(x, beta=self.beta) - softplus(x - 6, beta=self.beta)
 
 
-def with_softplus(model: nn.Module, beta: float) -> nn.Module:
-    r"""Return a copy of a ReLU network that can be differentiated twice.
+def smoothed(model: nn.Module, beta: float) -> nn.Module:
+    r"""Return a copy of a network that can be differentiated twice: its kinks are rounded.
 
     $$\mathrm{relu}(u) \mapsto \tfrac1\beta \log(1 + e^{\beta u})$$
 
-    The weights are equal but no longer shared; as beta grows the copy approaches the network, and is
-    above it by at most log(2)/beta at each unit. A ReLU6 becomes the difference of two softplus.
+    All activations that consist of ReLUs are rounded in this way, as modules and as functions called in
+    a `forward`: ReLU, ReLU6, LeakyReLU, PReLU, RReLU, Hardtanh, Hardsigmoid, Hardswish and
+    `clamp(min=0)`. Smooth ones (GELU, SiLU, ELU) stay. The weights are equal but no longer shared; as
+    beta grows the copy approaches the network, and is above it by at most log(2)/beta at each ReLU.
 
     Args:
-        model: A network with `nn.ReLU` or `nn.ReLU6` modules (functional calls cannot be replaced).
+        model: A network. Tensors that it keeps from an earlier call are copied without their graph;
+            compiled code is left out.
         beta: Sharpness, > 0.
 
     Returns:
-        A deep copy of `model` on the same device; `model` is untouched.
+        A deep copy of `model` on the same device, with its hooks but for those of modules `nn.ReLU` and
+        `nn.ReLU6`, which are replaced; `model` is untouched.
 
     Raises:
-        ValueError: If `beta` is not positive or the model has no such module.
+        TypeError: If `model` is not a `torch.nn.Module`.
+        ValueError: If `beta` is not positive, `model` cannot be copied, or there is nothing to round;
+            where that depends on the code of a `forward`, the first call of the copy raises.
 
     Source: Dombrowski et al. 2019, section 3.4. Differs: Softplus keeps PyTorch's `threshold` of 20,
     above which it is linear; larger thresholds overflow the second derivative in float32.
     """
     _check.positive(beta=beta)
-    smooth: dict[type[nn.Module], Callable[[], nn.Module]] = {
-        nn.ReLU: lambda: nn.Softplus(beta=beta),
-        nn.ReLU6: lambda: _SoftReLU6(beta),
-    }
-    if type(model) in smooth:
-        return smooth[type(model)]()
-    found = 0
-    twin = copy.deepcopy(model)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"Expected model to be a torch.nn.Module, got {type(model).__name__}")
+    twin = _copied(model)
+    replaced = 0
     # With duplicates: one ReLU object may stand in several places.
     for path, child in list(twin.named_modules(remove_duplicate=False)):
-        if type(child) in smooth:
-            parent, _, name = path.rpartition(".")
-            setattr(twin.get_submodule(parent), name, smooth[type(child)]())
-            found += 1
-    if not found:
-        raise ValueError(
-            f"Expected model to have nn.ReLU or nn.ReLU6 modules, got {type(model).__name__} with none"
-        )
+        if type(child) in (nn.ReLU, nn.ReLU6):
+            soft = nn.Softplus(beta=beta) if type(child) is nn.ReLU else _SoftReLU6(beta)
+            soft.training = child.training
+            twin = _put(twin, path, soft)
+            replaced += 1
+    if any(map(_may_hide_kinks, twin.modules())):
+        kinks = _Kinks(beta, name=type(model).__name__, needed=not replaced)
+        body = twin.module if isinstance(twin, nn.DataParallel) else twin
+        body.register_forward_pre_hook(kinks.start, prepend=True)
+        body.register_forward_hook(kinks.stop, always_call=True)
+    elif not replaced:
+        raise _nothing_to_round(type(model).__name__)
     return twin
+
+
+with_softplus = smoothed
+"""The first name of `smoothed`."""
+
+
+class _Copying(TorchFunctionMode):
+    """While it is active, `copy.deepcopy` takes tensors with a graph, and leaves the graph behind."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            return memo.setdefault(id(tensor), tensor.detach().clone())
+        return func(*args, **(kwargs or {}))
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A deep copy, without what `torch.compile` put around the network or its parts."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ValueError(
+            "Expected model in Python, got one compiled by torch.jit; give the model it was made from"
+        )
+    try:
+        with _Copying():
+            twin = copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"Expected model that copy.deepcopy can copy, got {str(error).partition(chr(10))[0]!r}; "
+            "take what cannot be copied out of the model's attributes and hooks"
+        ) from error
+    for path, module in list(twin.named_modules(remove_duplicate=False)):
+        if isinstance(plain := module._modules.get("_orig_mod"), nn.Module):
+            twin = _put(twin, path, plain)
+    return twin
+
+
+def _put(model: nn.Module, path: str, part: nn.Module) -> nn.Module:
+    """Put `part` at the path; return the model, which is `part` itself where the path is empty."""
+    if not path:
+        return part
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, part)
+    return model
+
+
+def _may_hide_kinks(module: nn.Module) -> bool:
+    """Whether running the module can show a kink that its type does not tell."""
+    kind = type(module)
+    if not kind.__module__.startswith(("torch.nn.modules.", "attrlib.models")):
+        return True
+    return kind not in _SMOOTH and kind.__module__.endswith((".activation", ".transformer"))
+
+
+_SMOOTH = (nn.Softplus, nn.GELU, nn.SiLU, nn.Mish, nn.ELU, nn.CELU, nn.Tanh, nn.Sigmoid, nn.Softmax)
+
+
+def _nothing_to_round(name: str) -> ValueError:
+    return ValueError(
+        f"Expected model to have nn.ReLU or another activation with a kink, got {name} with none; a "
+        "smooth network needs no copy: leave out surrogates (--beta without values on the command "
+        "line, beta=None in a term); write kinks of your own with torch.relu"
+    )
+
+
+class _Kinks(TorchFunctionMode):
+    """While it is active, functions with a kink give the rounded one. A network starts and stops it."""
+
+    def __init__(self, beta: float, *, name: str, needed: bool) -> None:
+        super().__init__()
+        self.beta, self.name, self.needed = beta, name, needed
+        self.met, self.active = False, True
+
+    def start(self, module: nn.Module, args: object) -> None:
+        """Before the network is called."""
+        if self.active:
+            self.__enter__()  # type: ignore[no-untyped-call]
+
+    def stop(self, module: nn.Module, args: object, output: object) -> None:
+        """After the call; a network whose first call met no kink is left alone from then on."""
+        if not self.active:
+            return
+        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if self.needed and not self.met and output is not None:
+            raise _nothing_to_round(self.name)
+        self.active = self.met or output is None
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in _ROUNDED:
+            return func(*args, **kwargs)
+        x, *rest = args if args else (kwargs["input"],)
+        options = {
+            name: value for name, value in kwargs.items() if name not in ("input", "inplace")
+        }
+        in_place = kwargs.get("inplace", False) or func.__name__.endswith("_")
+        soft = _ROUNDED[func](self._relu, x.clone() if in_place else x, *rest, **options)
+        if soft is None:
+            return func(*args, **kwargs)
+        self.met = True
+        return x.copy_(soft) if in_place else soft
+
+    def _relu(self, u: Tensor) -> Tensor:
+        return nn.functional.softplus(u, beta=self.beta)
+
+
+_Relu: TypeAlias = Callable[[Tensor], Tensor]
+
+
+def _leaky(relu: _Relu, x: Tensor, negative_slope: float | Tensor = 0.01) -> Tensor:
+    return negative_slope * x + (1 - negative_slope) * relu(x)
+
+
+def _prelu(relu: _Relu, x: Tensor, weight: Tensor) -> Tensor:
+    channels = (1, -1, *[1] * (x.ndim - 2))[: x.ndim] if weight.numel() > 1 else ()
+    return _leaky(relu, x, weight.reshape(channels))
+
+
+def _rrelu(
+    relu: _Relu, x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False
+) -> Tensor | None:
+    return None if training else _leaky(relu, x, (lower + upper) / 2)
+
+
+def _between(relu: _Relu, x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    return min_val + relu(x - min_val) - relu(x - max_val)
+
+
+def _above(
+    relu: _Relu, x: Tensor, min: float | Tensor | None = None, max: float | Tensor | None = None
+) -> Tensor | None:
+    is_relu = not isinstance(min, Tensor) and min == 0 and max is None
+    return relu(x) if is_relu else None  # other limits are no activation
+
+
+def _functions(*names: str) -> tuple[Callable[..., Tensor], ...]:
+    """The functions of PyTorch with these names, as functions and as methods, also in place."""
+    homes, ends = (torch, Tensor, nn.functional), ("", "_")
+    found = (getattr(home, name + end, None) for home in homes for name in names for end in ends)
+    return tuple(function for function in found if function is not None)
+
+
+_ROUNDED: dict[Callable[..., Tensor], Callable[..., Tensor | None]] = {
+    **dict.fromkeys(_functions("relu"), lambda relu, x: relu(x)),
+    **dict.fromkeys(_functions("relu6"), lambda relu, x: relu(x) - relu(x - 6)),
+    **dict.fromkeys(_functions("leaky_relu"), _leaky),
+    **dict.fromkeys(_functions("prelu"), _prelu),
+    **dict.fromkeys(_functions("rrelu"), _rrelu),
+    **dict.fromkeys(_functions("hardtanh"), _between),
+    **dict.fromkeys(
+        _functions("hardsigmoid"), lambda relu, x: _between(relu, x, -3.0, 3.0) / 6 + 0.5
+    ),
+    **dict.fromkeys(
+        _functions("hardswish"), lambda relu, x: x * (_between(relu, x, -3.0, 3.0) / 6 + 0.5)
+    ),
+    **dict.fromkeys(_functions("clamp", "clip", "clamp_min"), _above),
+}
 
 
 def imagenet() -> nn.Sequential:

@@ -134,6 +134,12 @@ ROWS = {
         attacks.TargetMap(target=oracles.images(1)[0, 0]), "maps", "per sample", looks=False
     ),
     "Cosine": Row(attacks.Cosine(), "maps", "per sample", looks=False),
+    "Identification": Row(
+        attacks.Identification(others=oracles.images(3, channels=2, seed=7)[None] - 0.5),
+        "maps",
+        "per sample",
+        looks=False,
+    ),
     # metrics: (a, b) -> one value per sample
     "cosine": Row(metrics.cosine, "maps", "per sample"),
     "pearson": Row(metrics.pearson, "maps", "per sample"),

@@ -304,7 +304,7 @@ def test_bad_arguments_are_named() -> None:
     for call in (partial(PLAIN, z=x), _attack()):
         with pytest.raises(ValueError, match="Expected y from 0 to 2, got 3"):
             call(model, x, torch.full_like(y, 3))
-        with pytest.raises(ValueError, match="Expected model to have >= 2 classes, got 1"):
+        with pytest.raises(ValueError, match=r"Expected .* of at least 2 classes, got 1"):
             call(single, x, torch.zeros_like(y))
     with pytest.raises(ValueError, match="Expected k to be an integer from 1 to 64, got 65"):
         _attack(k=65)(model, x, y)

@@ -25,6 +25,11 @@ from tests.rows import ROWS, SIZE, N, Row
 SUBJECTS: tuple[ModuleType, ...] = (attributions, maps, metrics)
 NOT_PER_ROW = {
     "interval": "summarises all samples; see test_metrics.py",
+    "seed_interval": "summarises all seeds and samples; see test_identity.py",
+    **dict.fromkeys(
+        ("identification", "rank_one", "specific", "outside_template"),
+        "compare each sample with the others; see test_identity.py",
+    ),
     "corrected": "takes scores, not maps; see test_lens.py",
     "ascend": "the loop inside PGD and AttributionAttack; see test_attacks.py",
     **dict.fromkeys(("Ball", "LinfBall", "L2Ball"), "parts of an attack; see test_attack_balls.py"),
@@ -326,7 +331,7 @@ def test_bad_labels_and_models_are_named(
             case._replace(y=torch.full_like(case.y, value))()
     with pytest.raises(ValueError, match=r"Expected y on the device of x, .* got meta"):
         case._replace(y=case.y.to("meta"))()
-    with pytest.raises(ValueError, match=r"Expected model\(x\) to be logits \(4, classes\)"):
+    with pytest.raises(ValueError, match=r"Expected model\(x\) to be logits \(\d+, classes\)"):
         case._replace(model=nn.Identity())()
     with pytest.raises(ValueError, match=r"Expected (x|baseline) of shape .*\(.?.?., 1, 8, "):
         case(case.tensors[0][..., :4])

@@ -359,7 +359,7 @@ def test_sizes_that_differ_are_found_before_the_work(
         ),
         ("misfit", "to take images 3 × 8 × 8, got RuntimeError: mat1 and mat2"),
         ("half", "to take images 3 × 8 × 8, got RuntimeError: "),
-        ("Pair", "Expected model(x) to be logits (n, classes), got tuple"),
+        ("Pair", "Expected model(x) to be logits (1, classes), got a tuple"),
     ],
 )
 def test_a_model_that_does_not_fit_is_named(

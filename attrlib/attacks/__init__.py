@@ -7,6 +7,7 @@ model or of the caller's tensors is touched. Use models in eval mode.
 
 from attrlib.attacks.ascent import ascend
 from attrlib.attacks.balls import Ball, L2Ball, LinfBall
+from attrlib.attacks.identification import Identification
 from attrlib.attacks.methods import KLPGD, PGD, AttributionAttack, RandomSign
 from attrlib.attacks.objectives import Cosine, MassCenter, TargetMap, TopK
 
@@ -16,6 +17,7 @@ __all__ = [
     "AttributionAttack",
     "Ball",
     "Cosine",
+    "Identification",
     "L2Ball",
     "LinfBall",
     "MassCenter",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from attrlib import _check, _random
+from attrlib import _check, _model, _random
 from attrlib.attacks.balls import Ball
 from attrlib.maps import to_heatmap
 from attrlib.types import (
@@ -51,7 +51,8 @@ def ascend(
         The last points, exactly within the ball; detached.
 
     Raises:
-        ValueError: If a shape or a number is wrong, or a gradient is not finite.
+        ValueError: If a shape or a number is wrong, a gradient is not finite, or no graph leads from the
+            objective to its point, so that every point would look like the best.
 
     >>> from attrlib.attacks import LinfBall
     >>> x = torch.tensor([[0.5, 0.5]])
@@ -68,7 +69,7 @@ def ascend(
         _check.same_shape(start=start, x=x)
     last = x
     for point, _ in climb(
-        objective, x.detach(), ball, steps, step_size, start=start, generator=generator
+        objective, x.detach(), ball, steps, step_size, start=start, generator=generator, graph=True
     ):
         last = point
     return last
@@ -89,11 +90,15 @@ def climb(
     *,
     start: Tensor | None,
     generator: torch.Generator | None,
+    graph: bool = False,
 ) -> Iterator[tuple[Tensor, bool]]:
-    """Yield each point of the ascent, and whether any sample had a gradient to follow."""
+    """Yield each point of the ascent, and whether any sample had a gradient to follow.
+
+    Without a graph from the objective to its point there is none to follow; `graph` makes it an error.
+    """
     z = x if start is None else ball.project(start.detach(), x)
     for step in range(steps):
-        grad = _slope(objective, z)
+        grad = _slope(objective, z, graph=graph)
         moving = (grad != 0).flatten(1).any(1)
         z = ball.project(z + step_size * ball.steepest(grad), x)
         if start is None and step == 0:
@@ -129,11 +134,11 @@ class Best:
 def same_class(model: Classifier, x: Tensor) -> Callable[[Tensor], Tensor]:
     """Return the test whether the model still predicts for `z` what it predicts for `x`."""
     with torch.no_grad():
-        label = model(x).argmax(1)
+        label = _model.decision(model, x)
 
     @torch.no_grad()
     def test(z: Tensor) -> Tensor:
-        return model(z).argmax(1) == label
+        return _model.decision(model, z) == label
 
     return test
 
@@ -170,16 +175,20 @@ def compared(score: Metric, a: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda b: score(a, b)
 
 
-def _slope(objective: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+def _slope(objective: Callable[[Tensor], Tensor], z: Tensor, *, graph: bool) -> Tensor:
     """The gradient of each sample's objective; zero where the objective does not depend on `z`."""
     z = z.detach().requires_grad_()
     with torch.enable_grad():
         value = objective(z)
         total = value.sum()
     _one_each(z, objective=value)
-    if not value.requires_grad:
-        return torch.zeros_like(z)
-    (grad,) = torch.autograd.grad(total, z, materialize_grads=True)
+    with _model.second_derivative():
+        if graph:
+            grad = _model.slope(total, z)
+        elif not value.requires_grad:
+            return torch.zeros_like(z)
+        else:
+            (grad,) = torch.autograd.grad(total, z, materialize_grads=True)
     _check.finite(gradient=grad)
     return grad
 

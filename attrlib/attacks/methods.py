@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attrlib import _check, _random
+from attrlib import _check, _model, _random
 from attrlib.attacks.ascent import (
     Best,
     ascend,
@@ -97,6 +97,7 @@ class RandomSign:
         x = x.detach()
         if self.score is None or self.attribution is None:
             return self._draw(x, generator)
+        _model.settled(model)
         maps = maps_of(self.attribution, model, y, generator)
         score = compared(self.score, maps(x))
         best = Best(x, lambda z: score(maps(z)), same_class(model, x))
@@ -162,6 +163,7 @@ class PGD:
                 a gradient is not finite.
         """
         _check.labelled(x, y)
+        _model.settled(model)
         x = x.detach()
         start = self.ball.sample(x, generator) if self.random_start else x
         return ascend(
@@ -231,10 +233,10 @@ class KLPGD:
                 a gradient is not finite.
         """
         _check.labelled(x, y)
+        _model.settled(model)
         x = x.detach()
         with torch.no_grad():
-            logits = model(x)
-        _check.logits(logits, y)
+            logits = _model.logits(model, x, y, classes=2)
         return ascend(
             functools.partial(_divergence, model, logits.log_softmax(1)),
             x,
@@ -271,7 +273,8 @@ class AttributionAttack:
         steps: Steps for each start, >= 1.
         step_size: Length of a step in the norm of the ball, in pixel units, > 0.
         restarts: Number of starts, >= 1.
-        keep_label: Keep the predicted class of `x`, which need not be `y`; False drops the condition.
+        keep_label: Keep the predicted class of `x`, which need not be `y` (the sign, where a model has
+            one logit); False drops the condition.
         surrogates: Functions from the model to a twice differentiable one, such as
             `partial(with_softplus, beta=30)`, each used for an equal share of the steps, in order. Empty
             takes the model itself.
@@ -335,6 +338,7 @@ class AttributionAttack:
         """
         _check.labelled(x, y)
         _check.pixels(x=x)
+        _model.settled(model)
         x = x.detach()
         maps = maps_of(self.attribution, model, y, generator)
         clean = maps(x)
@@ -364,7 +368,8 @@ class AttributionAttack:
                 if not followed:
                     raise ValueError(
                         "Expected an objective with a gradient, got zero for the whole batch: a "
-                        "ReLU network has flat maps; try surrogates=(partial(with_softplus, beta=30),)"
+                        "network with kinks (ReLU and its kin) has flat maps; attack a smooth copy "
+                        "(surrogates of models.smoothed, --beta 30 on the command line)"
                     )
         return best.z
 
@@ -387,12 +392,11 @@ def _change_at(
 
 
 def _cross_entropy(model: Classifier, y: Labels, z: Inputs) -> PerSample:
-    logits = model(z)
-    _check.logits(logits, y)
+    logits = _model.logits(model, z, y, classes=2)
     return functional.cross_entropy(logits, y, reduction="none")
 
 
 def _divergence(model: Classifier, clean: Logits, z: Inputs) -> PerSample:
     """KL(p(x) || p(z)), given log p(x)."""
-    there = model(z).log_softmax(1)
+    there = _model.logits(model, z).log_softmax(1)
     return functional.kl_div(there, clean, log_target=True, reduction="none").sum(1)

@@ -53,7 +53,7 @@ class TopK:
         Raises:
             ValueError: If the shapes differ, are not (n, channels, h, w), or `k` exceeds h·w.
         """
-        _pair(a, b)
+        pair(a, b)
         return self.against(a)(b)
 
     def against(self, a: Inputs) -> Callable[[Tensor], Tensor]:
@@ -92,7 +92,7 @@ class MassCenter:
         Raises:
             ValueError: If the shapes differ or are not (n, channels, h, w).
         """
-        _pair(a, b)
+        pair(a, b)
         shift = mass_center(to_heatmap(b)) - mass_center(to_heatmap(a))
         zero = (a == 0).flatten(1).all(1) | (b == 0).flatten(1).all(1)
         return torch.where(zero, 0, shift.square().sum(1))
@@ -138,7 +138,7 @@ class TargetMap:
         Raises:
             ValueError: If the shapes differ or do not fit the target.
         """
-        _pair(a, b)
+        pair(a, b)
         heat = normalize(to_heatmap(b))
         target = self.target if self.target.ndim == 3 else self.target[None]
         if target.shape[1:] != heat.shape[1:] or len(target) not in (1, len(heat)):
@@ -146,6 +146,16 @@ class TargetMap:
                 f"Expected target to fit heatmaps {tuple(heat.shape)}, got {tuple(self.target.shape)}"
             )
         return -(heat - normalize(target.to(heat))).square().mean((1, 2))
+
+    def rows(self, index: Tensor) -> "TargetMap":
+        """Return the objective for some of the samples.
+
+        Args:
+            index: Their numbers, or a mask (n,).
+        """
+        if self.target.ndim == 2 or len(self.target) == 1:
+            return self
+        return TargetMap(target=self.target[index])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,8 +180,8 @@ class Cosine:
         Raises:
             ValueError: If the shapes differ.
         """
-        _pair(a, b)
-        one, other = _unit(a), _unit(b)
+        pair(a, b)
+        one, other = unit(a), unit(b)
         zero = (a == 0).flatten(1).all(1) | (b == 0).flatten(1).all(1)
         return torch.where(zero, 0, 1 - (one * other).sum(1))
 
@@ -183,7 +193,8 @@ def against(objective: Objective, a: Tensor) -> Callable[[Tensor], Tensor]:
     return functools.partial(objective, a) if prepare is None else prepare(a)
 
 
-def _pair(a: Tensor, b: Tensor) -> None:
+def pair(a: Tensor, b: Tensor) -> None:
+    """Raise unless both are batches of maps of one shape."""
     _check.floating(a=a, b=b)
     _check.same_shape(a=a, b=b)
 
@@ -194,7 +205,8 @@ def _minus_mass(chosen: Tensor, b: Tensor) -> Tensor:
     return -(normalize(heat) * chosen).sum((1, 2))
 
 
-def _unit(a: Tensor) -> Tensor:
+def unit(a: Tensor) -> Tensor:
+    """The maps as rows of length 1; a map of zeros stays zero."""
     # Scaled by its largest entry first, so that squares neither vanish nor overflow; the scale is a
     # constant, and a map of zeros keeps a finite gradient.
     rows = a.flatten(1)

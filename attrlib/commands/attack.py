@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from attrlib import _check, _files, _pictures, attacks, attributions, checkpoints, data, models
+from attrlib._model import logits
 from attrlib.benchmark import Setting
 from attrlib.commands import network, report
 from attrlib.training import eval_mode
@@ -206,9 +207,8 @@ class _Work:
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        """Classes; a model may work on its input in place."""
-        logits: Tensor = self.model(x.clone())
-        return logits.argmax(1)
+        """Classes."""
+        return logits(self.model, x, classes=2).argmax(1)
 
 
 def _run(
@@ -363,9 +363,7 @@ def _attack(options: argparse.Namespace, shape: Sequence[int], k: int) -> attack
         steps=options.steps,
         step_size=step_size,
         restarts=options.restarts,
-        surrogates=tuple(
-            functools.partial(models.with_softplus, beta=beta) for beta in options.beta
-        ),
+        surrogates=tuple(functools.partial(models.smoothed, beta=beta) for beta in options.beta),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attrlib import _check, checkpoints
 from attrlib.commands import report
@@ -51,16 +51,13 @@ def outputs(
     ramp = torch.linspace(0, 1, math.prod(shape), device=device).reshape(1, *shape)
     try:
         with torch.no_grad(), eval_mode(model):
-            logits = model(ramp)
+            scores = model(ramp)
     except Exception as error:  # of code that is not ours
         name = f"--model {options.model}" if options.model else f"--checkpoint {options.checkpoint}"
         size = " × ".join(map(str, shape))
         raise ValueError(f"Expected {name} to take images {size}, got {_reason(error)}") from error
-    if not isinstance(logits, Tensor):
-        kind = type(logits).__name__
-        raise ValueError(f"Expected model(x) to be logits (n, classes), got {kind}")
-    _check.logits(logits, torch.zeros(1, dtype=torch.int64, device=device))
-    return [float(f"{value:.6g}") for value in logits[0].tolist()]
+    _check.logits(scores, 1, classes=2)
+    return [float(f"{value:.6g}") for value in scores[0].tolist()]
 
 
 def _reason(error: Exception) -> str:

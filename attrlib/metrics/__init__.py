@@ -4,10 +4,11 @@
 scores compare heatmaps (n, h, w). A score that is undefined for a sample, such as a correlation with a
 constant map, is NaN for that sample; reports count these and leave them out. `chance_level` says what a
 score gives for maps that have nothing to do with each other: a score means little without it.
+`identification` and its kin look at all images of a class together: does a map still belong to its image?
 """
 
 from attrlib.maps import dilate, diverse_topk, topk_mask
-from attrlib.metrics.chance import chance_level, corrected, interval
+from attrlib.metrics.chance import chance_level, corrected, interval, seed_interval
 from attrlib.metrics.correlations import (
     cosine,
     kendall,
@@ -16,23 +17,36 @@ from attrlib.metrics.correlations import (
     pearson,
     spearman,
 )
+from attrlib.metrics.identity import (
+    Estimate,
+    identification,
+    outside_template,
+    rank_one,
+    specific,
+)
 from attrlib.metrics.places import center_shift, lens_precision, lens_recall, topk_intersection
 
 __all__ = [
+    "Estimate",
     "center_shift",
     "chance_level",
     "corrected",
     "cosine",
     "dilate",
     "diverse_topk",
+    "identification",
     "interval",
     "kendall",
     "lens_kendall",
     "lens_precision",
     "lens_recall",
     "lens_spearman",
+    "outside_template",
     "pearson",
+    "rank_one",
+    "seed_interval",
     "spearman",
+    "specific",
     "topk_intersection",
     "topk_mask",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from attrlib import _check, _random
@@ -129,6 +130,70 @@ def interval(
     means = known[draws.cpu()].mean(1)
     low, high = means.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=means.dtype))
     return float(low), float(high)
+
+
+def seed_interval(values: Tensor, *, level: float = 0.95) -> tuple[float, float]:
+    r"""Return a confidence interval of the mean over training seeds and images, honest for few seeds.
+
+    $$\bar v \pm \sqrt{\frac{t_{S-1}^2 \, s_\mathrm{seeds}^2}{S}
+      + \frac{t_{n-1}^2 \, s_\mathrm{images}^2}{n}}$$
+
+    with the variance $s_\mathrm{seeds}^2$ of the means of the $S$ seeds, the variance
+    $s_\mathrm{images}^2$ of the means of the $n$ images, and quantiles $t$ of Student's distribution.
+    Where all seeds see the same images, their means share the luck of these images: their differences do
+    not show it, hence the second term. Each term alone is the usual t interval, and noise of single cells
+    is in both, which errs on the wide side. Resampling the seeds instead is far too narrow: three numbers
+    cover the mean about 70 times in 100 where seeds differ more than images, not 95.
+
+    Args:
+        values: One value for each seed and image (seeds, images), the same images in each row, or one
+            value a seed (seeds,), for which the second term is missing: as it must be where the images of
+            the seeds differ, and where they do not, the interval speaks of these images only. At least 2
+            seeds, and 2 images. NaN entries are left out.
+        level: Confidence, strictly between 0 and 1.
+
+    Returns:
+        Lower and upper end, in the unit of the values, around the mean of the seeds' means.
+
+    Raises:
+        ValueError: If the shape is wrong, fewer than two seeds or images have a number, a seed has none,
+            or `level` is out of range.
+
+    Source: ours. Each mean of the two-way layout with random seeds and images gets its exact interval;
+    half-widths of independent parts add as squares, as in Zou and Donner 2008.
+
+    >>> low, high = seed_interval(torch.tensor([0.5, 0.6, 0.7]))
+    >>> round(low, 2), round(high, 2)
+    (0.35, 0.85)
+    """
+    _check.unit_interval(level=level)
+    if values.ndim not in (1, 2):
+        raise ValueError(
+            f"Expected values of shape (seeds,) or (seeds, images), got {tuple(values.shape)}"
+        )
+    table = values.detach().double().cpu()
+    table = table[:, None] if values.ndim == 1 else table
+    seeds = table.nanmean(1)
+    if len(seeds) < 2 or bool(seeds.isnan().any()):
+        raise ValueError(
+            f"Expected values with at least 2 seeds and a number in each, got "
+            f"{int((~seeds.isnan()).sum())} of {len(seeds)} with a number"
+        )
+    square = _half_width(seeds, level) ** 2
+    if values.ndim == 2:
+        images = (table - seeds[:, None]).nanmean(0)
+        images = images[~images.isnan()]
+        if len(images) < 2:
+            raise ValueError(f"Expected values with at least 2 images, got {len(images)}")
+        square += _half_width(images, level) ** 2
+    mean = float(seeds.mean())
+    return mean - square**0.5, mean + square**0.5
+
+
+def _half_width(values: Tensor, level: float) -> float:
+    """Half the t interval of the mean."""
+    quantile = stats.t.ppf((1 + level) / 2, len(values) - 1)
+    return float(quantile * values.std() / len(values) ** 0.5)
 
 
 def _chance_topk(a: Tensor, b: Tensor, *, k: int) -> Tensor:

@@ -6,6 +6,7 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional
 
+from attrlib import _magnitude
 from attrlib.metrics import _pairs
 from attrlib.types import Heatmaps, Inputs, Metric, PerSample
 
@@ -50,7 +51,7 @@ def pearson(a: Inputs, b: Inputs) -> PerSample:
         ValueError: If the shapes differ or a map holds NaN.
     """
     _pairs.maps(a, b)
-    a, b = a.flatten(1), b.flatten(1)
+    a, b = (_magnitude.level(m.flatten(1)) for m in (a, b))
     r = _cosine(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True))
     return r.masked_fill(_pairs.constant(a) | _pairs.constant(b), torch.nan)
 
@@ -171,10 +172,8 @@ def _of_means(metric: Metric, a: Tensor, b: Tensor, window: int) -> Tensor:
     # In float64, where equal sums of float32 values stay equal whatever their order; on the CPU, where
     # ranks are taken.
     means = (
-        functional.avg_pool2d(
-            m.detach().cpu().double()[:, None], 2 * window + 1, 1, window, count_include_pad=False
-        )[:, 0]
-        for m in (a, b)
+        functional.avg_pool2d(m[:, None], 2 * window + 1, 1, window, count_include_pad=False)[:, 0]
+        for m in (_magnitude.level(m.detach().cpu().double()) for m in (a, b))
     )
     return metric(*means).to(a).masked_fill(_pairs.constant(a) | _pairs.constant(b), torch.nan)
 

@@ -1,13 +1,10 @@
 """What the terms share: gradients of the loss in the input that can be differentiated once more."""
 
 import torch
-from torch import nn
 from torch.nn import functional
 
-from attrlib import _check
+from attrlib import _model
 from attrlib.types import Classifier, Inputs, Labels, PerSample
-
-_COUPLED = (nn.modules.batchnorm._BatchNorm,)
 
 
 def loss_gradient(model: Classifier, x: Inputs, y: Labels) -> tuple[Inputs, PerSample]:
@@ -15,25 +12,14 @@ def loss_gradient(model: Classifier, x: Inputs, y: Labels) -> tuple[Inputs, PerS
 
     Both can be differentiated in the weights, and in `x` if it requires grad.
     """
-    independent(model)
+    _model.independent(model)
     if not x.requires_grad:
         x = x.detach().requires_grad_()
     with torch.enable_grad():
-        logits = model(x)
-        _check.logits(logits, y)
+        logits = _model.logits(model, x, y, classes=2, twice=True)
         loss = functional.cross_entropy(logits, y, reduction="none")
-        (slope,) = torch.autograd.grad(loss.sum(), x, create_graph=True)
+        slope = _model.slope(loss.sum(), x, create_graph=True)
     return slope, loss
-
-
-def independent(model: Classifier) -> None:
-    """Check that no layer mixes the samples of a batch, which would mix their input gradients."""
-    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
-        if isinstance(module, _COUPLED) and module.training:
-            raise ValueError(
-                "Expected model without batch normalisation in train mode (samples must not depend on "
-                f"each other), got {type(module).__name__} {name!r}"
-            )
 
 
 def adversarial(z: Inputs | None, x: Inputs) -> Inputs:

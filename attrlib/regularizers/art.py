@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from attrlib import _check
+from attrlib import _check, _model
 from attrlib.attacks import Ball, Cosine, ascend
 from attrlib.maps import topk_mask
-from attrlib.models import with_softplus
-from attrlib.regularizers._derivatives import adversarial, independent
+from attrlib.models import smoothed
+from attrlib.regularizers._derivatives import adversarial
 from attrlib.types import Classifier, Inputs, Labels, PerSample
 
 _distance = Cosine()
@@ -34,7 +34,7 @@ class AttributionTriplet:
     Used beside `AdversarialCrossEntropy`, with `TripletAttack` as the attack of the `Loss`, so that both
     share one adversarial example; the term itself does not search.
 
-    The gradients come from a softplus copy of a ReLU network with the same weights, see `with_softplus`;
+    The gradients come from a softplus copy of a ReLU network with the same weights, see `smoothed`;
     the classification loss keeps the network as it is.
 
     Cost: on a batch of both points, one forward pass and two backward passes, and a backward pass
@@ -160,6 +160,7 @@ class TripletAttack:
         _check.labelled(x, y)
         _check.pixels(x=x)
         _check.recording(x)
+        _model.settled(model)
         x = x.detach()
         start = self.ball.sample(x, generator)
         own, _ = _gradients(model, start.clone().requires_grad_(), y)
@@ -183,18 +184,13 @@ def _triplet(model: Classifier, y: Labels, chosen: Tensor, z: Inputs) -> PerSamp
 
 def _gradients(model: Classifier, x: Inputs, y: Labels) -> tuple[Inputs, Inputs]:
     """Gradients in `x` of the label's logit and of the highest other one; differentiable."""
-    independent(model)
+    _model.independent(model)
     with torch.enable_grad():
-        logits = model(x)
-        _check.logits(logits, y)
-        if logits.shape[1] < 2:
-            raise ValueError(f"Expected model to have >= 2 classes, got {logits.shape[1]}")
+        logits = _model.logits(model, x, y, classes=2, twice=True)
         own = logits.gather(1, y[:, None])
         rival = logits.detach().scatter(1, y[:, None], -torch.inf).argmax(1, keepdim=True)
         other = logits.gather(1, rival)
-        first, second = (
-            torch.autograd.grad(v.sum(), x, create_graph=True)[0] for v in (own, other)
-        )
+        first, second = (_model.slope(v.sum(), x, create_graph=True) for v in (own, other))
     return first, second
 
 
@@ -206,9 +202,11 @@ def _smooth(model: Classifier, beta: float | None) -> Classifier:
         raise TypeError(
             f"Expected model to be a torch.nn.Module (or beta=None), got {type(model).__name__}"
         )
-    independent(model)
-    weights: dict[str, Tensor] = dict(model.named_parameters())
-    return partial(functional_call, with_softplus(model, beta), weights)
+    _model.independent(model)
+    twin = smoothed(model, beta)
+    names = (name for name, _ in twin.named_parameters())
+    weights: dict[str, Tensor] = dict(zip(names, model.parameters(), strict=True))
+    return partial(functional_call, twin, weights)
 
 
 def _check_beta(beta: float | None) -> None:

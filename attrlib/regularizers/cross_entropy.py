@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch.nn import functional
 
-from attrlib import _check
+from attrlib import _model
 from attrlib.regularizers._derivatives import adversarial
 from attrlib.types import Classifier, Inputs, Labels, PerSample
 
@@ -47,8 +47,7 @@ class CrossEntropy:
         Raises:
             ValueError: If a label is not a class of the model.
         """
-        logits = model(x)
-        _check.logits(logits, y)
+        logits = _model.logits(model, x, y, classes=2)
         return functional.cross_entropy(logits, y, reduction="none")
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attrlib import _check, _random
+from attrlib import _check, _model, _random
 from attrlib.attributions import gradient
-from attrlib.regularizers._derivatives import independent, loss_gradient
+from attrlib.regularizers._derivatives import loss_gradient
 from attrlib.types import Classifier, Inputs, Labels, PerSample
 
 
@@ -111,7 +111,6 @@ class HessianNorm:
             ValueError: If the second derivative is zero in the whole batch, a label is not a class of
                 the model, the model mixes the samples, or `x` is not finite.
         """
-        independent(model)
         tracked = torch.is_grad_enabled()
         x = x if x.requires_grad else x.detach().requires_grad_()
         total = x.new_zeros(len(x))
@@ -205,6 +204,7 @@ def _product(slope: Inputs, x: Inputs, v: Tensor, *, create_graph: bool) -> Inpu
     """The Hessian, whose model's gradient is `slope`, times v; zero where there is no path to `x`."""
     if not slope.requires_grad:
         return torch.zeros_like(x)
-    return torch.autograd.grad(
-        slope, x, v, create_graph=create_graph, retain_graph=True, materialize_grads=True
-    )[0]
+    with _model.second_derivative():
+        return torch.autograd.grad(
+            slope, x, v, create_graph=create_graph, retain_graph=True, materialize_grads=True
+        )[0]

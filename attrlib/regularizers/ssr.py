@@ -6,8 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from attrlib import _check
-from attrlib.regularizers._derivatives import independent
+from attrlib import _check, _model
 from attrlib.types import Classifier, Inputs, Labels, Logits, PerSample
 
 Solver = Literal["exact", "matrix-free"]
@@ -87,8 +86,7 @@ class SmoothSurface:
                 gradients of its logits are not finite.
         """
         tracked = torch.is_grad_enabled()
-        logits, x = _forward(model, x)
-        _check.logits(logits, y)
+        logits, x = _forward(model, x, y)
         q = _root(logits)
         if self.solver == "exact":
             v = torch.linalg.eigh(_gram(logits, x, q)).eigenvectors[..., -1].to(q.dtype)
@@ -130,13 +128,13 @@ def loss_hessian_eigenvalue(model: Classifier, x: Inputs) -> PerSample:
     return largest
 
 
-def _forward(model: Classifier, x: Inputs) -> tuple[Logits, Inputs]:
+def _forward(model: Classifier, x: Inputs, y: Labels | None = None) -> tuple[Logits, Inputs]:
     """Logits, and the leaf or graph node in which they can be differentiated."""
-    independent(model)
+    _model.independent(model)
     if not x.requires_grad:
         x = x.detach().requires_grad_()
     with torch.enable_grad():
-        logits = model(x)
+        logits = _model.logits(model, x, y, classes=2, twice=True)
     return logits, x
 
 
@@ -154,9 +152,8 @@ def _factor(q: Tensor, v: Tensor) -> Tensor:
 def _pull(logits: Logits, x: Inputs, cotangent: Tensor, *, create_graph: bool = False) -> Inputs:
     """Jᵀ times the cotangent of each sample; differentiable in both if a graph is created."""
     with torch.set_grad_enabled(create_graph):
-        return torch.autograd.grad(
-            logits, x, cotangent.to(logits.dtype), create_graph=create_graph, retain_graph=True
-        )[0]
+        weights = cotangent.to(logits.dtype)
+        return _model.slope(logits, x, weights, create_graph=create_graph, retain_graph=True)
 
 
 @torch.no_grad()
@@ -164,9 +161,8 @@ def _gram(logits: Logits, x: Inputs, q: Tensor) -> Tensor:
     """BᵀB of each sample (n, classes, classes); double: the solver underflows to NaN in single."""
     n, classes = logits.shape
     each = torch.eye(classes, dtype=logits.dtype, device=logits.device)[:, None]
-    (jacobian,) = torch.autograd.grad(
-        logits, x, each.expand(classes, n, classes), is_grads_batched=True, retain_graph=True
-    )
+    weights = each.expand(classes, n, classes)
+    jacobian = _model.slope(logits, x, weights, is_grads_batched=True, retain_graph=True)
     rows = jacobian.flatten(2).transpose(0, 1).to(q.dtype)
     b = q[..., None] * (rows - q.square()[:, None] @ rows)
     gram = (b @ b.transpose(1, 2)).double()
@@ -184,7 +180,7 @@ def _iterate(logits: Logits, x: Inputs, q: Tensor, iterations: int) -> Tensor:
     if iterations:
         with torch.enable_grad():  # Jᵀ u is linear in u, so that its own backward pass is J
             u = torch.zeros_like(logits, requires_grad=True)
-            (back,) = torch.autograd.grad(logits, x, u, create_graph=True)
+            back = _model.slope(logits, x, u, create_graph=True)
     for _ in range(iterations):
         slope = _pull(logits, x, _factor(q, v))
         (moved,) = torch.autograd.grad(back, u, slope, retain_graph=True)

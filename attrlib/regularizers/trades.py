@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from attrlib import _check
+from attrlib import _model
 from attrlib.regularizers._derivatives import adversarial
 from attrlib.types import Classifier, Inputs, Labels, PerSample
 
@@ -57,7 +57,6 @@ class Trades:
             ValueError: If `z` is missing or of another shape, or a label is not a class of the model.
         """
         z = adversarial(z, x)
-        logits = model(x)
-        _check.logits(logits, y)
-        here, there = logits.log_softmax(1), model(z).log_softmax(1)
+        here = _model.logits(model, x, y, classes=2).log_softmax(1)
+        there = _model.logits(model, z).log_softmax(1)
         return functional.kl_div(there, here, log_target=True, reduction="none").sum(1)

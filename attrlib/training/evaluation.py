@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from attrlib import _check
+from attrlib import _check, _model
 from attrlib.data import Images
 from attrlib.training.modes import eval_mode
 from attrlib.types import Classifier, Inputs, Labels, PerSample
@@ -52,7 +52,7 @@ def evaluate(
             batch = data[start : start + batch_size]
             x, y = batch.x.to(device), batch.y.to(device)
             for name, score in scores.items():
-                values = score(model, x, y)
+                values = score(model, x.clone(), y)  # a model may work in place
                 if values.shape != y.shape:
                     raise ValueError(
                         f"Expected scores[{name!r}] to give shape {tuple(y.shape)}, "
@@ -77,8 +77,8 @@ def correct(model: Classifier, x: Inputs, y: Labels) -> PerSample:
     Raises:
         ValueError: If a label is not a class of the model.
     """
-    logits = model(x)
-    _check.logits(logits, y)
+    _model.independent(model)
+    logits = _model.logits(model, x, y, classes=2)
     return (logits.argmax(1) == y).to(x.dtype)
 
 

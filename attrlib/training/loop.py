@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from attrlib import _check, _files, _random
+from attrlib import _check, _files, _model, _random
 from attrlib.checkpoints import describe
 from attrlib.data import Images, fingerprint
 from attrlib.training import parallel, state
@@ -237,7 +237,8 @@ def _step(
     with whole, _precision(config, team.device):
         total, values = loss(model, x, y, done=done, generator=generator)
     optimizer.zero_grad()
-    (total.sum() * counts / len(rows)).backward()  # type: ignore[no-untyped-call]
+    with _model.second_derivative():
+        (total.sum() * counts / len(rows)).backward()  # type: ignore[no-untyped-call]
     sums = torch.stack([v.detach().sum() * counts for v in (total, *values.values())])
     sums = team.add_up(model, sums)
     if config.clip is not None:
@@ -269,7 +270,8 @@ def _validate(model: nn.Module, data: Images, loss: Loss, device: torch.device) 
     with eval_mode(model):
         for first in range(0, len(data), _SLICE):
             batch = data[first : first + _SLICE]
-            values, _ = loss(model, batch.x.to(device), batch.y.to(device), generator=generator)
+            x, y = batch.x.to(device, copy=True), batch.y.to(device)  # a model may work in place
+            values, _ = loss(model, x, y, generator=generator)
             total += float(values.detach().sum())
     return total / len(data)
 

@@ -14,6 +14,13 @@ sys.path.append(str(ROOT / "tools" / "sphinx"))
 from metric_cards import PAIRS, Facts, examples, facts, shuffled, text
 
 NO_METRICS = {"chance_level", "corrected", "dilate", "diverse_topk", "interval", "topk_mask"}
+NO_METRICS |= {"seed_interval", "Estimate"}
+NO_METRICS |= {
+    "identification",
+    "rank_one",
+    "specific",
+    "outside_template",
+}  # of all images together
 SETS = ("topk_intersection", "lens_recall", "lens_precision", "lens_recall, diverse")
 RANKS = ("spearman", "kendall")
 MEANS = ("lens_spearman", "lens_kendall")

@@ -1,0 +1,134 @@
+"""The caller's model: called on a copy of `x`, and what it is and gives is checked in one place."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+
+from attrlib import _check
+from attrlib.types import Classifier
+
+_NO_SECOND_DERIVATIVE = (
+    "does not currently support double backward",  # torch.compile
+    "Double backwards is not supported",  # cuDNN
+    "once_differentiable",
+    "derivative for aten::",  # "the derivative for aten::… is not implemented"
+    "derivative for '",
+)
+
+
+def logits(
+    model: Classifier, x: Tensor, y: Tensor | None = None, *, classes: int = 1, twice: bool = False
+) -> Tensor:
+    """Return the logits of `x`; raise unless they are logits, and the labels `y` are among the classes.
+
+    The model gets a copy, so that one whose layers work in place neither overwrites the caller's `x` nor
+    stops at a leaf. `twice` records a graph that can be differentiated twice: attention by its formula,
+    since the fused kernels have a first derivative only, and compiled code as it was before.
+    """
+    with ExitStack() as stack:
+        if twice and not torch.compiler.is_compiling():
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if (
+                "torch._dynamo" in sys.modules
+            ):  # else nothing is compiled, and the import takes seconds
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+        scores = model(x.clone())
+    _check.logits(scores, len(x), y, classes=classes)
+    return scores
+
+
+def decision(model: Classifier, x: Tensor) -> Tensor:
+    """Return the predicted class of each row; of a single logit, whether it is positive."""
+    scores = logits(model, x)
+    return scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long()
+
+
+def slope(values: Tensor, x: Tensor, weights: Tensor | None = None, **options: bool) -> Tensor:
+    """Return `torch.autograd.grad` in `x` of logits or a loss; raise if no graph leads from it to `x`."""
+    grad: Tensor | None = None
+    if values.requires_grad:
+        (grad,) = torch.autograd.grad(values, x, weights, allow_unused=True, **options)
+    if grad is None:
+        raise ValueError(
+            "Expected model(x) to be differentiable in x, got values with no graph to x; take "
+            "torch.no_grad, detach, NumPy and the like out of the model's forward"
+        )
+    return grad
+
+
+@contextmanager
+def second_derivative() -> Iterator[None]:
+    """Say in one sentence what to do where PyTorch has no second derivative of a layer."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        if not any(words in reason for words in _NO_SECOND_DERIVATIVE):
+            raise
+        raise ValueError(
+            f"Expected model to have a second derivative, got {reason!r}; use layers made of plain "
+            "operations: torch.nn.attention.sdpa_kernel(SDPBackend.MATH) for attention, "
+            "torch.backends.cudnn.flags(enabled=False) for recurrent layers, no torch.compile or "
+            "torch.jit"
+        ) from error
+
+
+def independent(model: Classifier) -> None:
+    """Raise if a layer mixes the rows of a batch, or moves its running statistics, when it is called."""
+    for name, layer in _layers(model):
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            if layer.running_mean is None and layer.running_var is None:
+                raise ValueError(
+                    "Expected batch normalisation with running statistics (samples must not depend on "
+                    f"each other), got {type(layer).__name__} {name!r} with "
+                    "track_running_stats=False; use group normalisation"
+                )
+            if layer.training:
+                raise ValueError(
+                    "Expected model without batch normalisation in train mode (samples must not "
+                    f"depend on each other), got {type(layer).__name__} {name!r}; call model.eval()"
+                )
+        elif isinstance(layer, nn.modules.instancenorm._InstanceNorm):
+            if layer.training and layer.running_mean is not None:
+                raise ValueError(
+                    "Expected model whose statistics stay as they are, got "
+                    f"{type(layer).__name__} {name!r} in train mode; call model.eval()"
+                )
+
+
+def settled(model: Classifier) -> None:
+    """Raise as `independent`, and if a layer in train mode draws noise or moves by itself."""
+    independent(model)
+    for name, layer in _layers(model):
+        noisy = isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0
+        parts = (layer, *layer._forward_pre_hooks.values())
+        moves = any(isinstance(part, _SpectralNorm | SpectralNorm) for part in parts)
+        if layer.training and (noisy or moves):
+            raise ValueError(
+                "Expected model that gives equal logits each time, got "
+                f"{type(layer).__name__} {name!r} in train mode; call model.eval()"
+            )
+
+
+def _layers(model: object) -> Iterator[tuple[str, nn.Module]]:
+    """The layers of a network, also of one behind a method, a partial or a function."""
+    if isinstance(model, nn.Module):
+        yield from model.named_modules()
+    elif inspect.ismethod(model):
+        yield from _layers(model.__self__)
+    elif isinstance(model, functools.partial):
+        for part in (model.func, *model.args, *model.keywords.values()):
+            yield from _layers(part)
+    elif inspect.isfunction(model):
+        seen = inspect.getclosurevars(model)
+        for value in (*seen.nonlocals.values(), *seen.globals.values()):
+            if isinstance(value, nn.Module):
+                yield from value.named_modules()
