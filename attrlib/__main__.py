@@ -1,14 +1,15 @@
 """Command line: `python -m attrlib COMMAND --help`."""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from attrlib import checkpoints, data, recipes, training
-from attrlib.commands import attack, bench
+from attrlib import _files, checkpoints, data, recipes, training
+from attrlib.commands import attack, bench, report
 from attrlib.training.parallel import leads
 
 
@@ -21,11 +22,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names that the terminal cannot show end no run
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
     except (ValueError, OSError, ImportError) as error:
-        print(f"attrlib {options.command}: {error}", file=sys.stderr)
+        print(f"attrlib {options.command}: {report.line(error)}", file=sys.stderr)
+        return 2
+    except (
+        TypeError,
+        RuntimeError,
+        MemoryError,
+    ) as error:  # of libraries, more often than of users
+        kind = type(error).__name__
+        print(f"attrlib {options.command}: {kind}: {report.line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"attrlib {options.command}: stopped{options.kept}", file=sys.stderr)
@@ -133,9 +145,11 @@ def _train(options: argparse.Namespace) -> None:
             f"Expected recipe to be one of {', '.join(recipes.RECIPES)}, got {options.recipe!r}"
         )
     device = _device(options)
-    splits = _splits(options.data)
     path = options.out or Path("runs") / f"{recipe.name}-s{options.seed}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    for file in (path, options.log):
+        if file is not None:
+            _files.ready(file)
+    splits = _splits(options.data)
     made = recipes.fit(
         recipe,
         path,

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import nn
 
 from attrlib import _files
@@ -73,8 +73,9 @@ def save(
             raise ValueError(f"Expected finite weights, got NaN or infinity in {name}")
     if all(torch.equal(value, value.half().to(value)) for value in weights.values()):
         weights = {name: value.half() for name, value in weights.items()}
+    content = serialize(weights, metadata={"attrlib": text})
     with _files.whole(path) as partial:
-        save_file(weights, str(partial), metadata={"attrlib": text})
+        partial.write_bytes(content)
     return path
 
 

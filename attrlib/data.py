@@ -8,7 +8,7 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import as_file, files
@@ -18,10 +18,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from attrlib import _check
+from attrlib import _check, _pictures
 from attrlib.types import Inputs, Labels
 
 Split = Literal["train", "val", "test"]
@@ -39,6 +38,7 @@ FASHION_CLASSES = (
     "Bag",
     "Ankle boot",
 )
+_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _IDX = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -161,7 +161,8 @@ def image_folder(path: str | Path, *, size: int | None = None) -> FolderImages:
 
     Args:
         path: Folder in torchvision's ImageFolder layout, `path/<class>/<image>`. Files may be grey,
-            have a palette or 16 bits; transparency is dropped and a camera's rotation applied.
+            have a palette or 16 bits; transparency is dropped and a camera's rotation applied. Hidden
+            files and folders, whose names begin with a dot, are passed over.
         size: Scale the short side to size · 256/224 (bilinear, antialiased) and cut the central
             size × size square; None keeps the files' own size, which must then be one for all.
 
@@ -170,25 +171,27 @@ def image_folder(path: str | Path, *, size: int | None = None) -> FolderImages:
         Classes are the subfolders' names in alphabetical order.
 
     Raises:
-        FileNotFoundError: If the folder or the images in it are missing.
-        ValueError: If `size` is not positive; on decoding, if a file is broken or sizes differ.
+        FileNotFoundError: If the folder or the images in it, or in one of its subfolders, are missing.
+        PermissionError: If a folder cannot be read.
+        ValueError: If `size` is not positive; on decoding, if a file is broken, sizes differ, or the
+            range of its pixels is unknown (float, 32 bits).
     """
-    from torchvision.datasets import ImageFolder
-
     if size is not None:
         _check.count(size=size)
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"Expected path to be a folder, got {path}")
-    try:
-        found = ImageFolder(str(path))
-    except FileNotFoundError as error:
+    classes = sorted(p.name for p in path.iterdir() if p.is_dir() and not _hidden(p.name))
+    found = [list(_pictures_below(path / name)) for name in classes]
+    empty = [name for name, files in zip(classes, found, strict=True) if not files]
+    if empty or not classes:
+        reason = f"none in {empty[0]}" if empty else "no subfolder"
         raise FileNotFoundError(
-            f"Expected path to hold images as <class>/<image>, got {path}: {error}"
-        ) from error
-    paths, labels = zip(*found.samples, strict=True)
-    y = torch.tensor(labels, dtype=torch.int64)
-    return FolderImages([Path(p) for p in paths], y, tuple(found.classes), size)
+            f"Expected path to hold images as <class>/<image>, got {path}: {reason} "
+            f"(endings: {', '.join(_ENDINGS)})"
+        )
+    y = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(f) for f in found]))
+    return FolderImages([file for files in found for file in files], y, tuple(classes), size)
 
 
 def photographs(*, size: int = 224) -> Images:
@@ -360,16 +363,34 @@ def _decode(paths: Sequence[Path], size: int | None) -> Inputs:
 
 
 def _read_image(path: Path, size: int | None) -> Tensor:
+    found = torch.from_numpy(np.array(_pictures.read(path))).permute(2, 0, 1)
     try:
-        with Image.open(path) as file:
-            upright = ImageOps.exif_transpose(file)
-            if upright.mode.startswith("I"):  # 16-bit grey, which convert would cut off at 255
-                upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
-            pixels = np.asarray(upright.convert("RGBA").convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"Expected {path} to be an image, got a broken file: {error}") from error
-    picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-    return _to_unit(picture.numpy()) if size is None else _fit(picture, size)
+        return _to_unit(found.numpy()) if size is None else _fit(found, size)
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"Expected {path} to be an image that fits memory, got {reason}"
+        ) from error
+
+
+def _pictures_below(folder: Path) -> Iterator[Path]:
+    """Picture files at any depth, in the order of torchvision's ImageFolder."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = []
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = [name for name in folders if not _hidden(name)]
+        found.append((root, sorted(names)))
+    for root, names in sorted(found):
+        for name in names:
+            if name.lower().endswith(_ENDINGS) and not _hidden(name):
+                yield Path(root, name)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 def _fit(picture: Tensor, size: int) -> Tensor:

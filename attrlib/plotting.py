@@ -11,9 +11,12 @@ import numpy as np
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
+from matplotlib.cbook import is_math_text
+from matplotlib.mathtext import MathTextParser
+from matplotlib.text import Text
 from torch import Tensor
 
-from attrlib import _check
+from attrlib import _check, _files
 
 SIGNED = "RdBu_r"
 HEAT = "magma"
@@ -59,6 +62,18 @@ def shared_limit(*maps: Tensor, quantile: float = 0.999) -> float:
     return (
         float(np.quantile(values.numpy(), quantile)) or 1.0
     )  # torch's stops at 16 million entries
+
+
+def plain(text: Text, content: str) -> None:
+    r"""Set a text exactly as it stands: a name with $, \ or _ is no formula.
+
+    Args:
+        text: Title, label or any other text of a figure.
+        content: What it shall say; bytes that were no UTF-8 in the name of a file become \xNN.
+    """
+    text.set_parse_math(False)
+    text.set_usetex(False)
+    text.set_text(_files.shown(content))
 
 
 def show_image(x: Tensor, *, ax: Axes, title: str | None = None) -> Axes:
@@ -182,7 +197,7 @@ def show_scores(scores: Mapping[str, Tensor], *, ax: Axes, label: str) -> Axes:
     """
     if not scores:
         raise ValueError("Expected scores, got none")
-    columns = {name: values.detach().cpu().numpy() for name, values in scores.items()}
+    columns = {_files.shown(name): values.detach().cpu().numpy() for name, values in scores.items()}
     sns.stripplot(columns, ax=ax, size=3, alpha=0.4, jitter=0.2, legend=False)
     ax.boxplot(
         [values[~np.isnan(values)] for values in columns.values()],
@@ -192,7 +207,9 @@ def show_scores(scores: Mapping[str, Tensor], *, ax: Axes, label: str) -> Axes:
         manage_ticks=False,
         medianprops={"color": "0.25"},
     )
-    ax.set_ylabel(label)
+    for tick, name in zip(ax.xaxis.get_major_ticks(), columns, strict=False):
+        tick.label1.set_parse_math(_is_formula(name))
+    _write(ax.yaxis.label, label)
     return ax
 
 
@@ -264,5 +281,24 @@ def _frame(ax: Axes, title: str | None) -> Axes:
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     if title is not None:
-        ax.set_title(title)
+        _write(ax.set_title(""), title)
     return ax
+
+
+def _write(text: Text, content: str) -> None:
+    """Set a text that may hold formulas; what is none is written as it stands."""
+    if _is_formula(content):
+        text.set_text(content)
+    else:
+        plain(text, content)
+
+
+def _is_formula(content: str) -> bool:
+    """Whether matplotlib can read a text that has formulas between dollar signs."""
+    if not is_math_text(content):
+        return False
+    try:
+        MathTextParser("path").parse(content)
+    except ValueError:
+        return False
+    return True

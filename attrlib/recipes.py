@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from attrlib import __version__, _check
+from attrlib import __version__, _check, _files
 from attrlib.attacks import KLPGD, PGD, LinfBall
 from attrlib.checkpoints import Checkpoint, describe, load, round_to_half, save
 from attrlib.data import Images, fingerprint
@@ -225,6 +225,10 @@ def fit(
         raise ValueError(f"Expected path to end in .safetensors, got {path}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Expected path in an existing folder, got {path}")
+    _files.ready(path)
+    resume = path.with_suffix(".resume")
+    if log is not None and Path(log).resolve() in (path.resolve(), resume.resolve()):
+        raise ValueError(f"Expected log to be another file than path and its state, got {log}")
     if "train" not in data:
         raise ValueError(f"Expected data to have a split named train, got {sorted(data)}")
     for split, images in data.items():
@@ -240,7 +244,6 @@ def fit(
     first = start if start is not None or recipe.start is None else f"{recipe.start}-s{seed}"
     if first is not None:
         _begin(model, first)
-    resume = path.with_suffix(".resume")
     history = train(
         model,
         data["train"],

@@ -1,7 +1,8 @@
-"""Small models whose attributions are known in closed form, and inputs for them."""
+"""Small models whose attributions are known in closed form, inputs for them, and a disk that is full."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -62,3 +63,21 @@ class Quartic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x**4).flatten(1).sum(1, keepdim=True)
+
+
+def full_disk(
+    write: Callable[[Path, bytes], int], *, after: int = 0
+) -> Callable[[Path, bytes], int]:
+    """`Path.write_bytes` on a disk that takes so many files and then half of the next one."""
+    taken = []
+
+    def limited(path: Path, content: bytes) -> int:
+        if len(content) == 0:
+            return write(path, content)
+        taken.append(path)
+        if len(taken) <= after:
+            return write(path, content)
+        write(path, bytes(content)[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    return limited

@@ -78,19 +78,15 @@ def test_a_failed_write_leaves_no_file_and_keeps_the_old_one(
 ) -> None:
     path = tmp_path / "a.safetensors"
 
-    def full_disk(weights: object, target: str, **_: object) -> None:
-        Path(target).write_bytes(b"half of it")
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "save_file", full_disk)
+        patch.setattr(Path, "write_bytes", oracles.full_disk(Path.write_bytes))
         with pytest.raises(OSError, match="No space left"):
             checkpoints.save(path, _net(), recipe={}, metrics={})
     assert list(tmp_path.iterdir()) == []
     checkpoints.save(path, _net(), recipe={}, metrics={})
     content = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "save_file", full_disk)
+        patch.setattr(Path, "write_bytes", oracles.full_disk(Path.write_bytes))
         with pytest.raises(OSError, match="No space left"):
             checkpoints.save(path, _net(), recipe={}, metrics={})
     assert path.read_bytes() == content

@@ -137,3 +137,22 @@ def test_intervals(ax: Axes) -> None:
         plotting.show_intervals(table, "topk", at=[0], ax=ax)
     with pytest.raises(ValueError, match="got no kendall"):
         plotting.show_intervals(table, "kendall", at=[0, 1], ax=ax)
+
+
+@pytest.mark.parametrize("text", ["Ba$$in", "price_$5_to_$9", "a$^$b", "$\\frac$", "5 $", "a_b\\c"])
+def test_texts_that_are_no_formulas_are_drawn_as_they_stand(text: str) -> None:
+    figure, axes = plt.subplots(1, 2)
+    plotting.show_image(torch.zeros(1, 4, 4), ax=axes[0], title=text)
+    plotting.show_scores({text: torch.rand(5), "b": torch.rand(5)}, ax=axes[1], label=text)
+    figure.canvas.draw()
+    assert axes[0].get_title() == axes[1].get_ylabel() == axes[1].get_xticklabels()[0].get_text()
+    assert axes[0].get_title() == text
+    plt.close(figure)
+
+
+def test_formulas_are_drawn_and_plain_texts_are_none(ax: Axes) -> None:
+    plotting.show_image(torch.zeros(1, 4, 4), ax=ax, title="toy: $1 - x^2$")
+    assert ax.title.get_parse_math()
+    plotting.plain(ax.title, "$x^2$ \udcff")
+    assert not ax.title.get_parse_math()
+    assert ax.get_title() == "$x^2$ \\xff"

@@ -102,6 +102,9 @@ def test_fit_names_what_is_wrong_before_it_trains(
         ValueError, match=r"Expected data to have a split named train, got \['val'\]"
     ):
         fit(TINY, good, data={"val": splits["val"]}, seed=0)
+    for log in (good, tmp_path / "a.resume"):
+        with pytest.raises(ValueError, match="Expected log to be another file than path and its"):
+            fit(TINY, good, data=splits, seed=0, log=log)
     fewer = Images(splits["val"].x, splits["val"].y, splits["val"].classes[:9])
     with pytest.raises(
         ValueError, match=r"Expected split val to have the classes of train, .* got"

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attrlib import _files
 from attrlib.data import Images
 from attrlib.models import SmallCNN
 from attrlib.regularizers import CrossEntropy
@@ -227,22 +228,65 @@ def test_a_failed_write_leaves_the_old_state(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "state.pt"
-    saved, real = [], torch.save
-
-    def full_disk(state: object, path: Path) -> None:
-        saved.append(path)
-        if len(saved) == 1:
-            real(state, path)
-            return
-        path.write_bytes(b"half of it")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    full = oracles.full_disk(Path.write_bytes, after=1)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left.*state\.pt"):
         _run(images, checkpoint=file)
     monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
     assert _equal(_run(images, checkpoint=file)[0], _run(images)[0])
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "log"])
+def test_places_are_tried_before_training(images: Images, tmp_path: Path, what: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        _run(images, loss=_noisy(fail_at=0), **{what: tmp_path / "file" / "a"})
+    with pytest.raises(ValueError, match="to be a file or new, got a folder"):
+        _run(images, loss=_noisy(fail_at=0), **{what: tmp_path})
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.usefixtures("described")
+def test_a_run_that_stops_before_its_first_state_claims_nothing(
+    images: Images, tmp_path: Path
+) -> None:
+    file = tmp_path / "new" / "state.pt"
+    with pytest.raises(KeyboardInterrupt):
+        _run(images, loss=_noisy(fail_at=2), checkpoint=file)
+    assert list(tmp_path.iterdir()) == []
+    with (
+        _files.claimed(file),
+        pytest.raises(ValueError, match=r"Expected .*state\.pt to be free, got another run"),
+    ):
+        _run(images, checkpoint=file)
+    _run(images, checkpoint=file, seed=1)
+
+
+def test_a_log_is_whole_after_a_run_that_had_nothing_left_to_do(
+    images: Images, tmp_path: Path
+) -> None:
+    file, log = tmp_path / "state.pt", tmp_path / "new" / "log.csv"
+    _run(images, checkpoint=file)
+    _run(images, checkpoint=file, log=log)
+    assert len(log.read_text().splitlines()) == 1 + CONFIG.epochs
+
+
+def test_other_validation_images_are_another_run(images: Images, tmp_path: Path) -> None:
+    file, config = tmp_path / "state.pt", TrainConfig(epochs=1, patience=1)
+    _run(images, config=config, checkpoint=file, validation=images[:5])
+    with pytest.raises(ValueError, match="got another validation; delete"):
+        _run(images, config=config, checkpoint=file, validation=images[5:10])
+
+
+def test_a_state_that_lacks_a_part_is_refused(images: Images, tmp_path: Path) -> None:
+    file = tmp_path / "state.pt"
+    _run(images, config=TrainConfig(epochs=1), checkpoint=file)
+    stored = torch.load(file, weights_only=True)
+    for broken in ({"model": {}}, {"run": 3}, {"generator": torch.zeros(3, dtype=torch.uint8)}):
+        torch.save(stored | broken, file)
+        with pytest.raises(ValueError, match="to be an intact training state, got"):
+            _run(images, config=TrainConfig(epochs=1), checkpoint=file)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(images: Images, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 import csv
 import datetime
+import json
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -54,37 +56,98 @@ def rounded(row: Mapping[str, float]) -> dict[str, str]:
 
 def in_table(path: Path, key: Mapping[str, str]) -> bool:
     """Whether a row has these fields."""
-    if not path.exists():
-        return False
-    with path.open(newline="", encoding="utf-8") as file:
-        return any(key.items() <= row.items() for row in csv.DictReader(file))
+    columns, rows = _read(path)
+    _expect(path, columns, key)
+    return any(key.items() <= row.items() for row in rows)
 
 
 def check_constant(path: Path, column: str, value: str) -> None:
     """Raise if a table holds rows with another value in a column that must be one for all."""
-    if not path.exists():
-        return
-    with path.open(newline="", encoding="utf-8") as file:
-        others = {row.get(column) for row in csv.DictReader(file)} - {value}
+    columns, rows = _read(path)
+    _expect(path, columns, [column])
+    others = {row[column] for row in rows} - {value}
     if others:
         raise ValueError(
-            f"Expected {path} with {column} {value} in every row, got {sorted(map(str, others))}; "
+            f"Expected {path} with {column} {value} in every row, got {sorted(others)}; "
             "write a new table"
         )
+
+
+@contextmanager
+def made_of(path: Path, **contents: str) -> Iterator[None]:
+    """Add rows within the block; raise if those before were made of other contents of the same names.
+
+    The contents (digests of weights and images) stand beside the table in `<table>.contents.json` as
+    long as there is a table. One that has none beside it is trusted; without contents nothing is done.
+    """
+    note = path.with_suffix(".contents.json")
+    if not contents:
+        yield
+        return
+    if not path.exists():
+        with _files.whole(note) as partial:
+            partial.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+    elif note.exists():
+        try:
+            stored = dict(json.loads(note.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"Expected {note} as it was written, got {error}") from error
+        changed = [name for name in contents if stored.get(name) != contents[name]]
+        if changed:
+            raise ValueError(
+                f"Expected {path} to be made of the same {', '.join(changed)}, got other contents; "
+                "write a new table"
+            )
+    try:
+        yield
+    finally:
+        if not path.exists():
+            note.unlink(missing_ok=True)
 
 
 def append(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     """Add rows, all or none; the table is written anew under another name and renamed."""
     columns = list(rows[0])
-    old = path.read_text(encoding="utf-8") if path.exists() else ",".join(columns) + "\n"
-    if old.splitlines()[0].split(",") != columns:
-        raise ValueError(
-            f"Expected {path} with the columns {', '.join(columns)}, got another table"
-        )
+    found, old = _read(path)
+    if found and found != columns:
+        raise _other(path, columns)
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         _files.whole(path) as partial,
         partial.open("w", newline="", encoding="utf-8") as file,
     ):
-        file.write(old)
-        csv.DictWriter(file, columns, lineterminator="\n").writerows(rows)
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*old, *rows])
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows of a table; none if there is no file."""
+    if not path.exists():
+        return [], []
+    with path.open(newline="", encoding="utf-8") as file:
+        try:
+            reader = csv.reader(file, strict=True)
+            columns, *rows = list(reader) or [[]]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"Expected {path} to be a table in UTF-8, got {error}") from error
+    rows = [row for row in rows if row]  # a spreadsheet may leave empty lines
+    ragged = [number for number, row in enumerate(rows, 2) if len(row) != len(columns)]
+    if ragged:
+        raise ValueError(
+            f"Expected {path} with {len(columns)} fields in every row, got another number in row "
+            f"{ragged[0]}; was it edited elsewhere?"
+        )
+    return columns, [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _expect(path: Path, columns: Sequence[str], needed: Iterable[str]) -> None:
+    if path.exists() and not set(needed) <= set(columns):
+        raise _other(path, list(needed))
+
+
+def _other(path: Path, columns: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"Expected {path} with the columns {', '.join(columns)}, got another table; "
+        "if another program saved it, bring back the commas and the first line"
+    )

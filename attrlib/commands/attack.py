@@ -2,25 +2,25 @@
 
 import argparse
 import functools
-import importlib
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from attrlib import _check, attacks, attributions, checkpoints, data, models
+from attrlib import _check, _files, _pictures, attacks, attributions, checkpoints, data, models
 from attrlib._model import logits
 from attrlib.benchmark import Setting
-from attrlib.commands import report
+from attrlib.commands import network, report
 from attrlib.training import eval_mode
+from attrlib.training.state import contents
 from attrlib.types import Attribution, Classifier, Objective
 
 _BOOK = Setting(study="")  # the effort that the strength study of the book found to be enough
@@ -156,71 +156,153 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
         device: Where to compute.
 
     Raises:
-        ValueError: If an option or an image is bad, or the folder holds another run.
+        ValueError: If an option, the model or an image is bad, or the folder holds another run.
         FileNotFoundError: If there are no images.
+        OSError: If the folder cannot be written; this is tried first.
     """
     _check.count(count=options.count, batch_size=options.batch_size)
     _check.count(seed=options.seed, low=0)
     _check.positive(amplify=options.amplify)
-    names, images = _images(options)
-    model = _model(options).to(device)
-    shape = images[:1].x.shape[1:]
-    size = shape[1] * shape[2]
-    k = max(min(100, size // 4), size // 50) if options.k is None else options.k
-    _check.count(k=k, high=size)
-    attack = _attack(options, shape, k)
-    settings = {
-        "attack": _settings(attack, options),
-        "model": options.model or str(options.checkpoint),
-        "data": [str(options.image_folder or options.data), options.split, options.size],
-        "explain": options.explain,
-        "seed": options.seed,
-        "batch_size": options.batch_size,
-    }
-    table = options.out / "attack.csv"
-    rows = report.resume(options.out, settings, table)
-    batches = [
-        list(range(start, min(start + options.batch_size, len(names))))
-        for start in range(0, len(names), options.batch_size)
-    ]
-    maps_each = 2 * (1 + attack.steps * attack.restarts)  # for each batch
-    with eval_mode(model), tqdm(total=maps_each * len(batches), desc="attack", unit="map") as bar:
-        counted = replace(attack, attribution=_counted(attack.attribution, bar))
-        for batch, chosen in enumerate(batches):
-            if all(names[i] in rows for i in chosen):
+    figures = options.out / "figures"
+    with _files.claimed(options.out / report.TABLE), _files.claimed(figures / "all"):
+        for folder in (options.out, figures):
+            _files.sweep(folder)
+        names, images = _images(options)
+        model = network.load(options).to(device)
+        shape = images[:1].x.shape[1:]
+        size = shape[1] * shape[2]
+        k = max(min(100, size // 4), size // 50) if options.k is None else options.k
+        _check.count(k=k, high=size)
+        attack = _attack(options, shape, k)
+        settings = {
+            "attack": _settings(attack, options, k),
+            "model": options.model or str(options.checkpoint),
+            "weights": contents(model),
+            "outputs": network.outputs(model, shape, device, options),
+            "data": [str(options.image_folder or options.data), options.split, options.size],
+            "explain": options.explain,
+            "seed": options.seed,
+            "batch_size": options.batch_size,
+            "amplify": options.amplify,
+        }
+        work = _Work(options, attack, model, device, k)
+        rows = _run(work, settings, names, images)
+    report.summarize(rows, options.out / report.TABLE)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is done with each batch."""
+
+    options: argparse.Namespace
+    attack: attacks.AttributionAttack
+    model: nn.Module
+    device: torch.device
+    k: int
+
+    def maps(self, x: Tensor, y: Tensor) -> Tensor:
+        """Maps with noise that is the same for all calls."""
+        noise = torch.Generator().manual_seed(self.options.seed)
+        return self.attack.attribution(self.model, x, y, generator=noise).detach()
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """Classes."""
+        return logits(self.model, x, classes=2).argmax(1)
+
+
+def _run(
+    work: _Work, settings: Mapping[str, Any], names: Sequence[str], images: data.Images
+) -> list[report.Row]:
+    """The rows of all images; batches whose contents are those of an earlier call come from there."""
+    out, size = work.options.out, work.options.batch_size
+    done = report.resume(out, settings)
+    rows: list[report.Row] = []
+    batches = [range(i, min(i + size, len(names))) for i in range(0, len(names), size)]
+    maps_each = 2 * (1 + work.attack.steps * work.attack.restarts)  # for each batch
+    total = maps_each * len(batches)
+    with eval_mode(work.model), tqdm(total=total, desc="attack", unit="map") as bar:
+        for number, chosen in enumerate(batches):
+            part = images[list(chosen)]
+            named = [names[i] for i in chosen]
+            labels = [_class(part.classes, label) for label in part.y.tolist()]
+            made_of = _files.digest(part.x, part.y, *named, *labels)
+            figures = [out / "figures" / _figure(i, names[i]) for i in chosen]
+            batch = done.get(str(number))
+            if batch and batch["digest"] == made_of and all(map(Path.exists, figures)):
                 bar.update(maps_each)
-                continue
-            part = images[chosen]
-            x, label = part.x.to(device), part.y.to(device)
-            with torch.no_grad():
-                prediction = logits(model, x, classes=2).argmax(1)
-            y = prediction if options.explain == "predicted" else label
-            before = time.perf_counter()
-            z = counted(
-                model, x, y, generator=torch.Generator().manual_seed(options.seed + 1000003 * batch)
-            )
-            seconds = (time.perf_counter() - before) / len(chosen)
-            maps = [_maps(attack.attribution, model, q, y, seed=options.seed) for q in (x, z)]
-            scores = report.scores(*maps, k=k)
-            with torch.no_grad():
-                kept = logits(model, z).argmax(1) == prediction
-            for j, i in enumerate(chosen):
-                row = {
-                    "name": names[i],
-                    "label": _class(part.classes, int(label[j])),
-                    "prediction": int(prediction[j]),
-                    "prediction_kept": bool(kept[j]),
-                    "changed": not torch.equal(x[j], z[j]),
-                    **{name: f"{float(values[j]):.6f}" for name, values in scores.items()},
-                    "eps": options.eps,
-                    "largest_change": f"{float((z[j] - x[j]).abs().max()):.9g}",
-                    "seconds": f"{seconds:.3f}",
-                }
-                figure = options.out / "figures" / f"{i:04d}-{Path(names[i]).stem}.png"
-                report.draw(figure, x[j], z[j], [m[j] for m in maps], row, amplify=options.amplify)
-                rows[names[i]] = {key: str(value) for key, value in row.items()}
-            report.write_table(table, (rows[name] for name in names if name in rows))
-    report.summarize(rows, table)
+            else:
+                if done.pop(str(number), None):  # its figures are written over
+                    report.keep(out, settings, done)
+                made, pictures = _attacked(work, part, named, bar, number)
+                for figure, row, shown in zip(figures, made, pictures, strict=True):
+                    _draw(figure, shown, row, amplify=work.options.amplify)
+                batch = {"digest": made_of, "rows": made}
+                done[str(number)] = batch
+                report.keep(out, settings, done)
+            rows += batch["rows"]
+            report.write_table(out / report.TABLE, rows)
+    return rows
+
+
+def _attacked(
+    work: _Work, part: data.Images, names: Sequence[str], bar: "tqdm[Any]", number: int
+) -> tuple[list[report.Row], list[tuple[Tensor, ...]]]:
+    """A row for each image of a batch, and what its figure shows: image, perturbed image, both maps."""
+    attack = replace(work.attack, attribution=_counted(work.attack.attribution, bar))
+    noise = torch.Generator().manual_seed(work.options.seed + 1000003 * number)
+    x, label = part.x.to(work.device), part.y.to(work.device)
+    prediction = work.predict(x)
+    y = prediction if work.options.explain == "predicted" else label
+    before = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        z = attack(work.model, x, y, generator=noise)
+    seconds = (time.perf_counter() - before) / len(names)
+    for text in dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught):
+        tqdm.write(f"attrlib attack: {names[0]} to {names[-1]}: {text}", file=sys.stderr)
+    maps = [work.maps(q, y) for q in (x, z)]
+    scores = report.scores(*maps, k=work.k)
+    kept = work.predict(z) == prediction
+    rows = []
+    for j, name in enumerate(names):
+        changed = not torch.equal(x[j], z[j])
+        row = {
+            "name": name,
+            "label": _class(part.classes, int(label[j])),
+            "prediction": int(prediction[j]),
+            "prediction_kept": bool(kept[j]),
+            "changed": changed,
+            **{score: f"{float(values[j]):.6f}" for score, values in scores.items()},
+            "eps": work.options.eps,
+            "largest_change": f"{float((z[j] - x[j]).abs().max()):.9g}",
+            "note": "" if changed else _why(maps[0][j]),
+            "seconds": f"{seconds:.3f}",
+        }
+        rows.append({key: str(value) for key, value in row.items()})
+    return rows, list(zip(x, z, *maps, strict=True))
+
+
+def _why(a: Tensor) -> str:
+    """Why an image came back unchanged, as far as its own map says."""
+    if not bool(a.isfinite().all()):
+        return "its map is not finite"
+    return "no better point found" if bool(a.any()) else "its map is zero everywhere"
+
+
+def _draw(path: Path, pictures: Sequence[Tensor], row: report.Row, *, amplify: float) -> None:
+    """Draw a figure; one that cannot be drawn is named, and the run goes on. A full disk ends it."""
+    x, z, *maps = pictures
+    try:
+        report.draw(path, x, z, maps, row, amplify=amplify)
+    except OSError:
+        raise
+    except Exception as error:  # of fonts and formulas: the numbers do not depend on them
+        tqdm.write(f"attrlib attack: no figure {path}: {report.line(error)}", file=sys.stderr)
+
+
+def _figure(number: int, name: str) -> str:
+    return f"{number:04d}-{_files.short(Path(name).stem, limit=120)}.png"
 
 
 _ATTRIBUTIONS: Mapping[str, Callable[[argparse.Namespace], Attribution]] = {
@@ -246,36 +328,29 @@ def _images(options: argparse.Namespace) -> tuple[list[str], data.Images]:
         return [f"{options.split}-{i:05d}" for i in range(count)], images[:count]
     folder = data.image_folder(options.image_folder, size=options.size)
     good: list[int] = []
+    shape = None
     for i in range(len(folder)):
         if len(good) == options.count:
             break
         try:
-            _ = folder[[i]].x
+            found = folder[[i]].x.shape
         except ValueError as error:
             if not options.skip_bad:
                 raise ValueError(f"{error}; --skip-bad leaves such images out") from error
-            print(f"attrlib attack: left out: {error}", file=sys.stderr)
+            print(f"attrlib attack: left out: {report.line(error)}", file=sys.stderr)
             continue
+        shape = shape or found
+        if found != shape:
+            raise ValueError(
+                f"Expected images of one size (or a value for --size), got {tuple(shape[1:])} "
+                f"{folder.paths[good[0]]} and {tuple(found[1:])} {folder.paths[i]}"
+            )
         good.append(i)
     if not good:
         raise ValueError(f"Expected an image that can be read in {options.image_folder}, got none")
-    names = [str(folder.paths[i].relative_to(options.image_folder)) for i in good]
     paths = [folder.paths[i] for i in good]
+    names = [_files.shown(str(path.relative_to(options.image_folder))) for path in paths]
     return names, data.FolderImages(paths, folder.y[good], folder.classes, folder.size)
-
-
-def _model(options: argparse.Namespace) -> nn.Module:
-    if options.model is None:
-        return checkpoints.load(options.checkpoint).model
-    module, colon, name = options.model.partition(":")
-    if not (module and colon and name):
-        raise ValueError(f"Expected --model as module:function, got {options.model!r}")
-    make = getattr(importlib.import_module(module), name, None)
-    model = make() if callable(make) else None
-    if not isinstance(model, nn.Module):
-        found = "no such function" if make is None else type(model).__name__
-        raise ValueError(f"Expected --model {options.model} to give a torch.nn.Module, got {found}")
-    return model
 
 
 def _attack(options: argparse.Namespace, shape: Sequence[int], k: int) -> attacks.AttributionAttack:
@@ -309,18 +384,20 @@ def _picture(path: Path, *, height: int, width: int) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"Expected --target to be a file, got {path}")
     try:
-        with Image.open(path) as file:
-            grey = file.convert("L").resize((width, height))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"Expected --target to be an image, got {path}: {error}") from error
-    return torch.from_numpy(np.asarray(grey).copy()).float() / 255
+        grey = _pictures.read(path).convert("L").resize((width, height))
+    except ValueError as error:
+        raise ValueError(f"Expected --target to be an image that can be read; {error}") from error
+    return torch.from_numpy(np.array(grey)).float() / 255
 
 
-def _settings(attack: attacks.AttributionAttack, options: argparse.Namespace) -> dict[str, Any]:
-    """All that decides the result, ready for JSON."""
-    parts = vars(attack) | {"objective": [options.objective, options.k, options.window]}
+def _settings(
+    attack: attacks.AttributionAttack, options: argparse.Namespace, k: int
+) -> dict[str, Any]:
+    """All that decides the result, ready for JSON; a picture by its contents."""
+    target = getattr(attack.objective, "target", None)
+    parts = vars(attack) | {"objective": [options.objective, k, options.window]}
     return {name: checkpoints.describe(part) for name, part in parts.items()} | {
-        "target": str(options.target)
+        "target": None if target is None else _files.digest(target)
     }
 
 
@@ -336,10 +413,5 @@ def _counted(attribution: Attribution, bar: "tqdm[Any]") -> Attribution:
     return counted
 
 
-def _maps(attribution: Attribution, model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
-    """Maps with noise that is the same for all calls."""
-    return attribution(model, x, y, generator=torch.Generator().manual_seed(seed)).detach()
-
-
 def _class(names: Sequence[str], label: int) -> str:
-    return names[label] if label < len(names) else str(label)
+    return _files.shown(names[label]) if label < len(names) else str(label)

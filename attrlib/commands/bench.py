@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 
-from attrlib import benchmark
+from attrlib import _files, benchmark, checkpoints, data, models
+from attrlib.benchmark import _table
+from attrlib.training.state import contents
 
 
 def add_options(
@@ -65,15 +67,38 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
         device: Where to compute.
 
     Raises:
-        ValueError: If an option is bad, or the table is of another study.
+        ValueError: If an option is bad, the table is of another study or of other weights or images, or
+            another run writes it now.
         FileNotFoundError: If images are missing.
+        OSError: If the table cannot be written; this is tried first.
     """
-    if options.study == "strength":
-        benchmark.strength(options.out, images=options.images, device=device, progress=True)
-    elif options.study == "recipes":
-        benchmark.recipes(options.out, images=options.images, device=device, progress=True)
-    else:
-        lens = options.study == "imagenet-lens"
-        study = benchmark.imagenet_lens if lens else benchmark.imagenet_accuracy
-        study(options.out, options.image_folder, options.wnids, device=device, progress=True)
+    with _files.claimed(options.out), _table.made_of(options.out, **_contents(options)):
+        if options.study == "strength":
+            benchmark.strength(options.out, images=options.images, device=device, progress=True)
+        elif options.study == "recipes":
+            benchmark.recipes(options.out, images=options.images, device=device, progress=True)
+        else:
+            lens = options.study == "imagenet-lens"
+            study = benchmark.imagenet_lens if lens else benchmark.imagenet_accuracy
+            study(options.out, options.image_folder, options.wnids, device=device, progress=True)
     print(options.out)
+
+
+def _contents(options: argparse.Namespace) -> dict[str, str]:
+    """Digests of what a table is made of; photographs count by name and size in bytes."""
+    if options.study == "imagenet":
+        return {}  # one row, made anew by each call
+    if options.study == "imagenet-lens":
+        paths = data.image_folder(options.image_folder).paths
+        files = [
+            f"{path.relative_to(options.image_folder)} {path.stat().st_size}" for path in paths
+        ]
+        return {"weights": contents(models.imagenet()), "images": _files.digest(*files)}
+    if options.study == "strength":
+        nets, images = ["natural"], data.fashion_mnist("val", full=True)
+    else:
+        names = checkpoints.names()
+        nets = [f"{name}-s{seed}" for name in names for seed in checkpoints.seeds(name)]
+        images = data.fashion_mnist("test")
+    weights = _files.digest(*(contents(checkpoints.load(net).model) for net in nets))
+    return {"weights": weights, "images": data.fingerprint(images)}

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from attrlib import _check, _model, _random
+from attrlib import _check, _files, _model, _random
 from attrlib.checkpoints import describe
 from attrlib.data import Images, fingerprint
 from attrlib.training import parallel, state
@@ -127,9 +127,10 @@ def train(
         The history of the whole run, earlier sittings included.
 
     Raises:
-        ValueError: If the data are empty, a setting makes no sense with another, `checkpoint` is damaged
-            or belongs to another run, or the loss is no longer finite (the weights are then useless; the
-            last checkpoint is kept).
+        ValueError: If the data are empty, a setting makes no sense with another, `checkpoint` is damaged,
+            belongs to another run or is written by one just now, or the loss is no longer finite (the
+            weights are then useless; the last checkpoint is kept).
+        OSError: If `checkpoint` or `log` cannot be written; both are tried before training.
         ImportError: If several devices are asked for and Lightning Fabric is missing.
     """
     if len(data) == 0:
@@ -156,12 +157,21 @@ def train(
         "data": fingerprint(data),
         "start": state.start(model, generator),
     }
+    if validation:
+        run["validation"] = fingerprint(validation)
     team.check_equal(**run)
     file = None if checkpoint is None else Path(checkpoint)
-    at = state.Position() if file is None else state.resume(file, parts, generator, run)
-    at.sums = {name: value.to(team.device) for name, value in at.sums.items()}
+    record = None if log is None else Path(log)
 
-    with mode(model, training=True):
+    with ExitStack() as places, mode(model, training=True):
+        if file is not None:
+            team.first(lambda: places.enter_context(_files.claimed(file)))
+        if record is not None:
+            team.first(lambda: _files.ready(record))
+        at = state.Position() if file is None else state.resume(file, parts, generator, run)
+        at.sums = {name: value.to(team.device) for name, value in at.sums.items()}
+        if team.leads and record and at.rows:
+            state.write_log(record, at.rows)
         while len(at.rows) < config.epochs and not _stopped(at, config):
             start = saved = time.perf_counter()
             before, epoch = at.seconds, len(at.rows)
@@ -201,8 +211,8 @@ def train(
             at.order, at.step, at.sums, at.seconds = None, 0, {}, 0.0
             if team.leads and file:
                 state.store(file, parts, generator, run, at)
-            if team.leads and log is not None:
-                state.write_log(Path(log), at.rows)
+            if team.leads and record:
+                state.write_log(record, at.rows)
     if at.best:
         model.load_state_dict(at.best["model"])
     return History(tuple(at.rows))

@@ -4,6 +4,7 @@ Gradients are added up by hand: the wrappers for data-parallel training do not s
 derivatives that most terms need. Lightning Fabric starts and connects the processes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,19 @@ class Team:
             grad.copy_(part.view_as(grad))
         added: Tensor = total.to(sums.dtype)
         return added
+
+    def first(self, action: Callable[[], object]) -> None:
+        """Let the first process do something; what it raises there is raised in every process."""
+        failure: Exception | None = None
+        if self.leads:
+            try:
+                action()
+            except (OSError, ValueError) as error:
+                failure = error
+        if self.fabric is not None:
+            failure = self.fabric.broadcast(failure)
+        if failure is not None:
+            raise failure
 
     def check_equal(self, **values: object) -> None:
         """Raise in every process that was not called with what the first was called with."""

@@ -1,7 +1,6 @@
 """Where a run is, in a file: what a killed run needs to go on to the same weights."""
 
 import csv
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -39,10 +38,13 @@ class Position:
 
 def start(model: nn.Module, generator: torch.Generator) -> str:
     """Digest of the architecture, the initial weights and the generator: another seed is another run."""
-    digest = hashlib.sha256(repr(model).encode())
-    for value in (*model.state_dict().values(), generator.get_state()):
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return _files.digest(contents(model), generator.get_state())
+
+
+def contents(model: nn.Module) -> str:
+    """Digest of the architecture and the weights: what a name or a path does not say."""
+    values = model.state_dict().values()
+    return _files.digest(repr(model), *(v if isinstance(v, Tensor) else repr(v) for v in values))
 
 
 def store(
@@ -56,32 +58,39 @@ def store(
     state = {name: part.state_dict() for name, part in parts.items()}
     where = {f.name: getattr(position, f.name) for f in fields(position)}
     state |= {"generator": generator.get_state(), "run": dict(run), "position": where}
+    content = io.BytesIO()  # torch does not say why it could not write a file; writing bytes does
+    torch.save(state, content)
     with _files.whole(path) as partial:
-        torch.save(state, partial)
+        partial.write_bytes(content.getbuffer())
 
 
 def resume(
-    path: Path, parts: Mapping[str, Any], generator: torch.Generator, run: Mapping[str, Any]
+    path: Path, parts: Mapping[str, Any], generator: torch.Generator, run: dict[str, Any]
 ) -> Position:
     """Read the state of a run into its parts; the start if there is no file."""
     if not path.exists():
         return Position()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        stored, position = state["run"], Position(**state["position"])
+        stored, position = dict(state["run"]), Position(**state["position"])
     except Exception as error:  # torch.load raises a different error for each kind of damage
         raise ValueError(
             f"Expected checkpoint {path} to be an intact training state, got {error}"
         ) from error
-    changed = [key for key in run if stored.get(key) != run[key]]
+    changed = [key for key in stored | run if stored.get(key) != run.get(key)]
     if changed:
         raise ValueError(
             f"Expected checkpoint {path} of the same run, got another {', '.join(changed)}; "
             "delete the file or choose another name"
         )
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    generator.set_state(state["generator"])
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        generator.set_state(state["generator"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"Expected checkpoint {path} to be an intact training state, got {error}"
+        ) from error
     return position
 
 
@@ -92,4 +101,4 @@ def write_log(path: Path, rows: Sequence[Row]) -> None:
     writer.writeheader()
     writer.writerows({"epoch": epoch, **row} for epoch, row in enumerate(rows, 1))
     with _files.whole(path) as partial:
-        partial.write_text(text.getvalue())
+        partial.write_text(text.getvalue(), encoding="utf-8")

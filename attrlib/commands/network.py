@@ -1,0 +1,67 @@
+"""The network that `python -m attrlib attack` works on: a checkpoint, or what a user's own code makes."""
+
+import argparse
+import importlib
+import math
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from attrlib import _check, checkpoints
+from attrlib.commands import report
+from attrlib.training import eval_mode
+
+
+def load(options: argparse.Namespace) -> nn.Module:
+    """Load the checkpoint, or call the user's function.
+
+    Raises:
+        ValueError: If there is none, or the user's code fails; the message says where.
+        FileNotFoundError: If the checkpoint does not exist.
+    """
+    if options.model is None:
+        return checkpoints.load(options.checkpoint).model
+    module, colon, name = options.model.partition(":")
+    if not (module and colon and name):
+        raise ValueError(f"Expected --model as module:function, got {options.model!r}")
+    try:
+        make = getattr(importlib.import_module(module), name, None)
+        model = make() if callable(make) else None
+    except Exception as error:  # of code that is not ours
+        raise ValueError(
+            f"Expected --model {options.model} to give a torch.nn.Module, got {_reason(error)}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        found = "no such function" if make is None else type(model).__name__
+        raise ValueError(f"Expected --model {options.model} to give a torch.nn.Module, got {found}")
+    return model
+
+
+def outputs(
+    model: nn.Module, shape: Sequence[int], device: torch.device, options: argparse.Namespace
+) -> list[float]:
+    """Logits of a ramp: they tell changed code apart, and show that the model takes such images.
+
+    Raises:
+        ValueError: If it does not, or gives no logits.
+    """
+    ramp = torch.linspace(0, 1, math.prod(shape), device=device).reshape(1, *shape)
+    try:
+        with torch.no_grad(), eval_mode(model):
+            scores = model(ramp)
+    except Exception as error:  # of code that is not ours
+        name = f"--model {options.model}" if options.model else f"--checkpoint {options.checkpoint}"
+        size = " × ".join(map(str, shape))
+        raise ValueError(f"Expected {name} to take images {size}, got {_reason(error)}") from error
+    _check.logits(scores, 1, classes=2)
+    return [float(f"{value:.6g}") for value in scores[0].tolist()]
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong in a user's own code, and where."""
+    calls = [c for c in traceback.extract_tb(error.__traceback__) if c.filename != __file__]
+    where = f" ({Path(calls[-1].filename).name}, line {calls[-1].lineno})" if calls else ""
+    return f"{type(error).__name__}: {report.line(error)}{where}"
