@@ -77,7 +77,7 @@ def thumbnail(picture: Image.Image) -> Image.Image:
 def address(picture: Image.Image) -> str:
     """Return a picture as an address that holds it."""
     file = io.BytesIO()
-    picture.save(file, "WEBP", quality=88, method=6)
+    picture.save(file, "WEBP", quality=78, method=6)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
