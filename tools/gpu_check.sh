@@ -110,9 +110,54 @@ PYTHON
 }
 
 chapters() { # as many at a time as there are pairs of processors
-    local names
+    local names budget=full
     names=$("$python" -c 'from tools.chapters import chapters; print(*chapters(), sep="\n")') || return 1
-    [ -z "$quick" ] || names=kendall-and-cosine
-    xargs -P "$((($(nproc) + 1) / 2))" -I '{}' "$python" -m tools.execute '{}' \
-        --budget "${quick:+quick}${quick:-full}" <<<"$names"
+    [ -z "$quick" ] || names=kendall-and-cosine budget=quick
+    export OMP_NUM_THREADS=2
+    xargs -P "$((($(nproc) + 1) / 2))" -I '{}' "$python" -m tools.execute '{}' --budget "$budget" <<<"$names"
 }
+
+device_tests() {
+    local files narrow=()
+    mapfile -t files < <(grep -l 'device: torch.device' tests/test_*.py)
+    [ -z "$quick" ] || narrow=(-k 'shape_dtype or summaries')
+    # No plugins but our own: others that are installed may warn, and warnings are errors here.
+    PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 "$python" -m pytest -p xdist.plugin -p jaxtyping._pytest_plugin \
+        -p no:cacheprovider --numprocesses "$((($(nproc) + 3) / 4))" --durations 5 \
+        --device "$device" --dtype float32 "${narrow[@]}" "${files[@]}"
+}
+
+speed() {
+    local narrow=(--repeats 11 --seconds 3)
+    [ -z "$quick" ] || narrow=(--repeats 3 --seconds 0.2 --small)
+    "$python" -m tests.speed --device "$device" --out "$work/speed.csv" "${narrow[@]}"
+}
+
+steps() {
+    "$python" -m tests.speed_terms --device "$device" --out "$work/terms.csv" \
+        --repeats "$([ -z "$quick" ] && echo 11 || echo 1)"
+}
+
+commands() {
+    "$python" -m attrlib evaluate natural --device "$device" &&
+        "$python" -m attrlib attack --checkpoint natural --device "$device" --count 4 --steps 10 \
+            --out "$work/attack"
+}
+export -f copy versions chapters device_tests speed steps commands
+export python device quick wheels work PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+
+say "# Checks on $device, $(date -u +%FT%TZ)${quick:+, shortened}" "" \
+    "Commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)."
+# 560 s at most, and 5 s for each part that does not end when it is told to.
+part "Packages" 40 bash -c copy
+export PYTHONPATH=$work/site:$work/copy
+cd "$work/copy" 2>/dev/null && part "Versions" 30 bash -c versions && {
+    part "Tests, float32" 140 bash -c device_tests
+    part "Commands" 25 bash -c commands
+    part "Speed of maps and attacks" 145 bash -c speed
+    part "Speed of training steps" 40 bash -c steps
+    part "Chapters, ${quick:-full budget}" 140 bash -c chapters
+}
+say "" "## Result" "" "$([ $failed -eq 0 ] && echo "All parts passed" || echo "$failed parts failed"), $SECONDS s in all."
+printf 'The report is %s\n' "$out"
+[ $failed -eq 0 ]
