@@ -9,7 +9,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book run serve lab test lint unit notebooks pages speed bench lock clean
+.PHONY: help setup book run serve lab edit test lint unit notebooks pages speed bench lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -31,7 +31,11 @@ serve: setup  ## show the book in a browser
 	@$(BIN)/python -m webbrowser -t http://localhost:8000 >/dev/null &
 	@$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
 
-lab: setup  ## open the chapters in JupyterLab
+lab: setup  ## open plain copies of the chapters in JupyterLab, to run and to fill in
+	$(BIN)/python -m tools.export --out lab
+	$(BIN)/jupyter lab lab
+
+edit: setup  ## open the sources of the chapters in JupyterLab
 	$(BIN)/jupyter lab book
 
 test: setup  ## run every check, and say what each part took

@@ -28,6 +28,17 @@ def chapters(root: Path = ROOT) -> dict[str, Path]:
     return {path.stem: path for path in pages(root).values() if path.suffix == ".ipynb"}
 
 
+def chapter_numbers(root: Path = ROOT) -> dict[str, str]:
+    """Return the number of each page in a numbered part, counted on from part to part."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    numbered = [
+        chapter["file"]
+        for part in toc.get("parts", [])
+        for chapter in part["chapters"] * bool(part.get("numbered"))
+    ]
+    return {page: str(number) for number, page in enumerate(numbered, start=1)}
+
+
 def _files(entry: object) -> Iterator[str]:
     """Yield every `file:` below an entry of the table of contents."""
     if isinstance(entry, dict):

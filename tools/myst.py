@@ -87,6 +87,24 @@ def walk(text: str) -> Iterator[str | Directive]:
             yield from walk(block.body)
 
 
+def boxes(text: str, kind: str) -> list[Directive]:
+    """Return the admonitions of a text that have the class `kind`, in order."""
+    return [
+        block
+        for block in blocks(text)
+        if isinstance(block, Directive)
+        and block.name == "admonition"
+        and kind in block.options.get("class", "").split()
+    ]
+
+
+def front(text: str) -> dict[str, str]:
+    """Return the parts of a chapter's first box by name, Objectives, Prerequisites and Time."""
+    body = "".join(box.body for box in boxes(text, "front")[:1])
+    pieces = re.split(r"^\*\*(\w+)\.\*\*[ \n]", body, flags=re.MULTILINE)[1:]
+    return {name: part.strip() for name, part in zip(pieces[::2], pieces[1::2], strict=True)}
+
+
 def sections(text: str) -> dict[str, str]:
     """Return the text under each heading of level 2, by title; what precedes them under ""."""
     found = {"": ""}

@@ -11,7 +11,7 @@ from pybtex.database import Entry, parse_file
 from pybtex.richtext import Text
 
 from tools import myst
-from tools.chapters import ROOT, chapters, pages, read
+from tools.chapters import ROOT, chapter_numbers, pages, read
 from tools.myst import Directive
 
 _RECORD = "application/papermill.record/text/plain"
@@ -51,8 +51,13 @@ class Book:
     citations: dict[str, Citation] = field(default_factory=dict)
     macros: dict[str, tuple[str, int]] = field(default_factory=dict)
 
-    def add(self, page: str, texts: list[str | NotebookNode]) -> None:
-        """Collect title, labels and glued values of a page: its texts and code cells in order."""
+    def add(self, page: str, texts: list[str | NotebookNode], *, number: str = "") -> None:
+        """Collect title, labels and glued values of a page: its texts and code cells in order.
+
+        Figures, exercises, theorems and equations are counted as on the built page, after the
+        number of the chapter if it has one.
+        """
+        before = f"{number}." if number else ""
         markdown = "\n\n".join(text for text in texts if isinstance(text, str))
         heading = myst.HEADING.search(markdown)
         self.titles[page] = heading["title"] if heading else page
@@ -63,8 +68,9 @@ class Book:
                 if kind != "heading":
                     numbers[kind] = numbers.get(kind, 0) + 1
                 if label:
-                    words = title if kind == "heading" else f"{kind} {numbers[kind]}"
-                    words = f"({numbers[kind]})" if kind == "Equation" else words
+                    counted = f"{before}{numbers.get(kind, 0)}"
+                    words = title if kind == "heading" else f"{kind} {counted}"
+                    words = f"({counted})" if kind == "Equation" else words
                     anchor = title if kind == "heading" else ""
                     self.targets[label] = Target(page=page, text=words, heading=anchor)
             if isinstance(text, NotebookNode):
@@ -82,11 +88,13 @@ def of_book(root: Path = ROOT) -> Book:
         macros={name: _macro(value) for name, value in tex.items()},
         citations=dict(_citations(root / "book" / "references.bib")),
     )
+    numbers = chapter_numbers(root)
     for page, path in pages(root).items():
         if path.suffix == ".md":
-            book.add(page.removeprefix("book/"), [path.read_text(encoding="utf-8")])
-    for stem, path in chapters(root).items():
-        book.add(stem, texts(read(path)))
+            text = path.read_text(encoding="utf-8")
+            book.add(page.removeprefix("book/"), [text], number=numbers.get(page, ""))
+        else:
+            book.add(path.stem, texts(read(path)), number=numbers.get(page, ""))
     return book
 
 
@@ -105,7 +113,7 @@ def _code_names(cell: NotebookNode) -> Iterator[tuple[str, str, str]]:
     """Yield kind, label and title of the figure a code cell draws."""
     figure: Mapping[str, str] = cell.metadata.get("mystnb", {}).get("figure", {})
     if figure:
-        yield "Figure", figure.get("name", ""), ""
+        yield "Fig.", figure.get("name", ""), ""
 
 
 def _text_names(text: str) -> Iterator[tuple[str, str, str]]:
@@ -116,7 +124,7 @@ def _text_names(text: str) -> Iterator[tuple[str, str, str]]:
             if block.name == "exercise-start":
                 yield "Exercise", label, ""
             elif block.name == "figure":
-                yield "Figure", label, ""
+                yield "Fig.", label, ""
             elif block.name == "math" and label:
                 yield "Equation", label, ""
             elif block.name.startswith("prf:"):

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from attrlib import _check
+from attrlib._magnitude import level
 from attrlib.attacks.objectives import pair
-from attrlib.maps import dilate, diverse_topk, normalize, to_heatmap, topk_mask
+from attrlib.maps import dilate, diverse_topk, to_heatmap, topk_mask
 from attrlib.types import Inputs, PerSample
 
 _FLOOR = 1e-12  # of a heat in average pixels, whose logarithm is taken
@@ -33,6 +34,9 @@ class Rank:
         window: Radius >= 0. Above 0 the set is grown by this window, so that the top k must leave the
             neighbourhood: the attack against LENS scores.
         diverse: Take the diverse set `maps.diverse_topk(a, k=k, window=window)`.
+        relative: Heat is in units of its mean, so that nothing is gained by a larger map. False takes the
+            mean as a constant in the derivative: larger maps then seem to gain, and an ascent takes other
+            ways, which are shorter on some networks.
 
     Source: ours; soft ranks by sigmoids as in the objectives for learning to rank of Qin et al. 2010.
     """
@@ -41,6 +45,7 @@ class Rank:
     temperature: float | tuple[float, float] = (0.1, 0.02)
     window: int = 0
     diverse: bool = False
+    relative: bool = True
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -81,7 +86,9 @@ class Rank:
         else:
             chosen = topk_mask(heat, k=self.k)
         inside = dilate(chosen, window=self.window).flatten(1)
-        return _RankAgainst(inside=inside, k=self.k, temperature=self.temperature)
+        return _RankAgainst(
+            inside=inside, k=self.k, temperature=self.temperature, relative=self.relative
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,12 +96,13 @@ class _RankAgainst:
     inside: Tensor
     k: int
     temperature: float | tuple[float, float]
+    relative: bool
 
     def at(self, progress: float) -> "_RankAgainst":
         return replace(self, temperature=_temperature(self.temperature, progress))
 
     def __call__(self, b: Tensor) -> Tensor:
-        heat = _log_heat(b)
+        heat = _log_heat(b, relative=self.relative)
         _check.same_shape(a=self.inside, b=heat)
         threshold = heat.detach().topk(self.k, dim=1).values[:, -1:]
         soft = torch.sigmoid((heat - threshold) / _temperature(self.temperature, 1.0))
@@ -185,8 +193,11 @@ class _OrderAgainst:
         return _undefined_to_zero(-(self.ranks * _standard(soft.mean(2))).sum(1), b)
 
 
-def _log_heat(b: Tensor) -> Tensor:
-    return normalize(to_heatmap(b)).flatten(1).clamp(min=_FLOOR).log()
+def _log_heat(b: Tensor, *, relative: bool = True) -> Tensor:
+    heat = level(to_heatmap(b))
+    mean = heat.mean((1, 2), keepdim=True)
+    mean = mean if relative else mean.detach()
+    return (heat / torch.where(mean == 0, 1, mean)).flatten(1).clamp(min=_FLOOR).log()
 
 
 def _undefined_to_zero(values: Tensor, b: Tensor) -> Tensor:

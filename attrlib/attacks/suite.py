@@ -1,7 +1,7 @@
 """The suite behind every number of the book: one call, no parameters to tune."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor, nn
@@ -44,22 +44,19 @@ def standard(
 
     1. mass of the top k (`TopK`), blunt copies β = 10, 30, 100;
     2. the same, sharp copies β = 100, 300, 1000;
-    3. soft ranks (`Rank`), temperature 1 → 0.1, sharp copies;
-    4. soft ranks, temperature 0.1 → 0.02, sharp copies.
+    3. soft ranks (`Rank`), temperature 0.1 → 0.02, sharp copies;
+    4. soft ranks of any size of map (`relative=False`), temperature 1 → 0.1, copies β = 300, 1000;
+    5. as 3, of any size of map.
 
-    All with momentum 0.75, steps from ε/4 (stage 4: ε/10) to ε/50, and a margin of 0.1 logits that keeps
-    the prediction. Other goals put their own objective in place of these: `lens` the mass and ranks of
-    the grown set, `kendall` soft rank correlation (`Order`) and ranks, `cosine` the cosine,
-    `identification` the heatmaps of other images.
+    All with momentum 0.75, steps from ε/4 (stages 3 and 5: ε/10) to ε/50, and a margin of 0.1 logits that
+    keeps the prediction. Other goals put their own objective in place of these: `lens` the mass and ranks
+    of the grown set, `kendall` soft rank correlation (`Order`), `cosine` the cosine, `identification`
+    the heatmaps of other images.
 
-    | effort   | ascent steps an image | gradient evaluations of a gradient map |
-    |----------|-----------------------|-----------------------------------------|
-    | quick    | 60                    | about 6 a step on a smooth network,     |
-    | standard | 420                   | 9 on one with kinks; measured in        |
-    | strong   | 1,320                 | `results/attack-strength.csv`           |
-
-    The strong suite gives stage 1 a random start, and goes through stages 2 to 4 twice, in longer runs.
-    A stochastic or averaged map multiplies the cost by its passes.
+    Ascent steps an image: 60 (quick), 420 (standard), 1,320 (strong). The strong suite gives stage 1 a
+    random start, too, and goes through longer stages 2 to 5 twice; the quick one has stages 1 and 3. A
+    step on a gradient map takes as long as about 5 gradients of a smooth network or 6 of a copy of a
+    network with kinks. A map that is an average multiplies this by its passes.
 
     What an attack leaves of a score is an upper bound on robustness: a better attack may find less.
 
@@ -122,39 +119,42 @@ class _Stage:
 
 
 def _stages(goal: Goal, effort: Effort, k: int, window: int, others: Tensor | None) -> list[_Stage]:
-    """The stages of a suite; steps are those of the standard effort, or a share of them."""
-    mass, hot, cold = _objectives(goal, k, window, others)
-    blunt = _Stage(mass, _BLUNT, 60)
-    sharp = _Stage(mass, _SHARP, 60)
-    heated = _Stage(hot, _SHARP[1:], 120)
-    cooled = _Stage(cold, _SHARP, 180, first=0.1)
+    mass, cold, hot, end = _objectives(goal, k, window, others)
     if effort == "quick":
         return [_Stage(mass, _BLUNT, 24), _Stage(cold, _SHARP, 36, first=0.1)]
     if effort == "standard":
-        return [blunt, sharp, heated, cooled]
-    again = [
-        _Stage(mass, _SHARP, 120),
-        _Stage(hot, _SHARP[1:], 200),
-        _Stage(cold, _SHARP, 280, first=0.1),
+        return [
+            _Stage(mass, _BLUNT, 60),
+            _Stage(mass, _SHARP, 40),
+            _Stage(cold, _SHARP, 100, first=0.1),
+            _Stage(hot, _SHARP[1:], 120),
+            _Stage(end, _SHARP, 100, first=0.1),
+        ]
+    cycle = [
+        _Stage(mass, _SHARP, 100),
+        _Stage(cold, _SHARP, 160, first=0.1),
+        _Stage(hot, _SHARP[1:], 180),
+        _Stage(end, _SHARP, 160, first=0.1),
     ]
-    return [_Stage(mass, _BLUNT, 60, restarts=2), *again, *again]
+    return [_Stage(mass, _BLUNT, 60, restarts=2), *cycle, *cycle]
 
 
 def _objectives(
     goal: Goal, k: int, window: int, others: Tensor | None
-) -> tuple[Objective, Objective, Objective]:
-    """For stages of mass, of hot and of cold ranks."""
+) -> tuple[Objective, Objective, Objective, Objective]:
+    """For stages of mass, of cold ranks, of hot ranks, and of cold ranks at the end."""
     if goal == "cosine":
-        return Cosine(), Cosine(), Cosine()
+        return (Cosine(),) * 4
     if goal == "identification":
         assert others is not None  # checked above
-        fine, coarse = Identification(others=others), Identification(others=others, temperature=0.2)
-        return coarse, fine, fine
-    grown = window if goal == "lens" else 0
-    ranks = [Rank(k=k, window=grown, temperature=t) for t in ((1.0, 0.1), (0.1, 0.02))]
+        coarse, fine = (Identification(others=others, temperature=t) for t in (0.2, 0.05))
+        return coarse, fine, coarse, fine
     if goal == "kendall":
-        return Order(), Order(temperature=(1.0, 0.1)), Order(temperature=(0.2, 0.05))
-    return TopK(k=k, window=grown), ranks[0], ranks[1]
+        cold = Order(temperature=(0.2, 0.05))
+        return Order(), cold, Order(temperature=(1.0, 0.1)), cold
+    rank = Rank(k=k, window=window if goal == "lens" else 0, temperature=(0.1, 0.02))
+    hot = replace(rank, temperature=(1.0, 0.1), relative=False)
+    return TopK(k=k, window=rank.window), rank, hot, replace(rank, relative=False)
 
 
 def _score(goal: Goal, k: int, window: int, others: Tensor | None) -> tuple[Metric, float | None]:

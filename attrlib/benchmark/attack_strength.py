@@ -1,16 +1,28 @@
 """How far attacks on attributions go on Fashion-MNIST, by their effort."""
 
 import functools
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attrlib import _check, attributions, checkpoints, data, metrics, models, training
-from attrlib.attacks import AttributionAttack, Cosine, LinfBall, MassCenter, RandomSign, TopK
+from attrlib.attacks import (
+    SUITE,
+    AttributionAttack,
+    Cosine,
+    LinfBall,
+    MassCenter,
+    RandomSign,
+    Rank,
+    TopK,
+    standard,
+)
 from attrlib.benchmark import _table
 from attrlib.maps import to_heatmap
 from attrlib.types import Attack, Attribution, Classifier, Objective
@@ -27,7 +39,12 @@ OBJECTIVES: Mapping[str, Objective] = {
     "top-k": TopK(k=K),
     "mass centre": MassCenter(),
     "cosine": Cosine(),
+    "rank": Rank(k=K),
 }
+FAMILIES = ("natural", "madry", "trades", "hessian", "ssr-medium", "cure", "weight-decay")
+"""Networks on which the strength of the suite is measured."""
+
+_EFFORTS = {"quick": 60, "standard": 420, "strong": 1320}  # steps an image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,22 +53,27 @@ class Setting:
 
     Attributes:
         study: What this row is part of; not a property of the attack.
+        net: A checkpoint.
         attribution: A name of `ATTRIBUTIONS`.
-        objective: A name of `OBJECTIVES`; `random`; or a control that changes no pixel, `another image`
-            (of the same class) or `random weights` (the same image, an untrained network).
+        objective: A name of `OBJECTIVES`; `suite quick`, `suite standard` or `suite strong`; `random`; or
+            a control that changes no pixel, `another image` (of the same class) or `random weights`
+            (the same image, an untrained network).
         eps: Budget in every pixel.
         steps: Steps per start; for `random` the number of draws, of which the best is kept.
         restarts: Number of starts.
-        sharpness: β of the softplus surrogates, one after the other.
+        sharpness: β of the softplus surrogates, one after the other; of networks with kinks only.
+        most: Number of images, at most.
     """
 
     study: str
+    net: str = "natural-s0"
     attribution: str = "gradient"
     objective: str = "top-k"
     eps: float = 8 / 255
     steps: int = 100
     restarts: int = 10
     sharpness: tuple[float, ...] = (10.0, 30.0, 100.0)
+    most: int = 300
 
     def attack(self) -> Attack:
         """Return the attack; points are compared by top-k intersection, mass centres by their shift."""
@@ -61,6 +83,9 @@ class Setting:
             if self.steps == 1:
                 return RandomSign(eps=self.eps)
             return RandomSign(eps=self.eps, draws=self.steps, score=score, attribution=attribution)
+        if self.objective.startswith("suite "):
+            effort: Any = self.objective.removeprefix("suite ")
+            return standard(eps=self.eps, attribution=attribution, k=K, effort=effort)
         return AttributionAttack(
             attribution=attribution,
             objective=OBJECTIVES[self.objective],
@@ -69,7 +94,8 @@ class Setting:
             step_size=self.eps / 10,
             restarts=self.restarts,
             surrogates=tuple(
-                functools.partial(models.with_softplus, beta=beta) for beta in self.sharpness
+                functools.partial(models.smoothed, beta=beta, required=False)
+                for beta in self.sharpness
             ),
             score=None if self.objective == "mass centre" else score,
         )
@@ -79,7 +105,9 @@ class Setting:
         fields = asdict(self) | {
             "eps": f"{self.eps:.5f}",
             "sharpness": "-".join(f"{beta:g}" for beta in self.sharpness),
+            "suite": SUITE if self.objective.startswith("suite ") else "",
         }
+        del fields["most"]
         return {name: str(value) for name, value in fields.items()}
 
 
@@ -112,6 +140,32 @@ def strength_settings() -> Iterator[Setting]:
             yield replace(base, objective="random", steps=1)
             for control in ("another image", "random weights"):
                 yield replace(base, objective=control, steps=0, restarts=0, sharpness=())
+    yield from _families()
+
+
+def _families() -> Iterator[Setting]:
+    """The suite at each effort beside what peers would use, on networks of each kind.
+
+    Peers: one random draw; the mass of the top k on one blunt copy (β = 1), as in the first attack of its
+    kind; the first attack of this book; soft ranks alone with as many steps as the suite.
+    """
+    cases = ((0, 8 / 255), (1, 8 / 255), (0, 0.09))
+    for (seed, eps), name in itertools.product(cases, FAMILIES):
+        base = Setting(study="family", net=f"{name}-s{seed}", eps=eps, restarts=1, most=30)
+        yield replace(base, objective="random", steps=1, sharpness=())
+        yield replace(base, sharpness=(1.0,))
+        yield replace(base, steps=60, restarts=3)
+        yield replace(base, objective="rank", steps=420, sharpness=(100.0, 300.0, 1000.0))
+        for effort, steps in _EFFORTS.items():
+            yield replace(base, objective=f"suite {effort}", steps=steps, sharpness=())
+    for name in ("natural-s0", "madry-s0", "hessian-s0"):
+        for attribution in ("integrated gradients", "SmoothGrad"):
+            base = Setting(study="family", net=name, attribution=attribution, restarts=1, most=30)
+            yield replace(base, objective="random", steps=1, sharpness=())
+            yield replace(base, steps=51)
+            for effort in ("quick", "standard"):
+                steps = _EFFORTS[effort]
+                yield replace(base, objective=f"suite {effort}", steps=steps, sharpness=())
 
 
 def strength(
@@ -123,12 +177,14 @@ def strength(
 ) -> None:
     """Measure how far attacks on attributions go, as a function of their effort.
 
-    The natural network (seed 0), on the first validation images of the full set that it classifies
-    correctly. Each row holds the mean scores of the heatmaps before and after, with bootstrap intervals.
+    The natural network (seed 0) in detail; then the suite on networks of each kind, beside what peers
+    would use. On the first validation images of the full set that a network classifies correctly: 300;
+    30 for the suite. Each row holds the mean scores of the heatmaps before and after, with bootstrap
+    intervals.
 
     Args:
         path: Table to write, or to go on with.
-        images: Number of images, >= 2.
+        images: Number of images at most, >= 2.
         device: Where to compute.
         progress: Print each row as it is done.
 
@@ -137,11 +193,14 @@ def strength(
         FileNotFoundError: If the full Fashion-MNIST set is not found.
     """
     _check.count(images=images, low=2)
-    model = checkpoints.load("natural").model.to(device)
     pool = data.fashion_mnist("val", full=True)
-    chosen = training.only_correct(model, pool, device=device)[:images]
-    x, y = chosen.x.to(device), chosen.y.to(device)
+    right: dict[str, data.Images] = {}
     for setting in strength_settings():
+        model = checkpoints.load(setting.net).model.to(device)
+        if setting.net not in right:
+            right[setting.net] = training.only_correct(model, pool, device=device)
+        chosen = right[setting.net][: min(images, setting.most)]
+        x, y = chosen.x.to(device), chosen.y.to(device)
         key = setting.row() | {"images": str(len(chosen))}
         if _table.in_table(Path(path), key):
             continue

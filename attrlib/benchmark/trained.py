@@ -1,125 +1,188 @@
 """What each recipe does to accuracy, curvature and explanations: one table of all shipped checkpoints."""
 
-import functools
-import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from attrlib import _check, attributions, checkpoints, data, metrics, models, training
-from attrlib.attacks import PGD, LinfBall
-from attrlib.benchmark import _table
-from attrlib.benchmark.attack_strength import K, Setting
-from attrlib.maps import to_heatmap
+from attrlib import _check, _files, checkpoints, data, metrics, training
+from attrlib.attacks import PGD, SUITE, LinfBall
+from attrlib.benchmark import _table, cells
+from attrlib.models import SmallCNN
 from attrlib.recipes import RECIPES, Recipe
 from attrlib.regularizers import loss_hessian_eigenvalue
-from attrlib.types import Attack, Classifier, Metric
+from attrlib.training.state import contents
+from attrlib.types import Classifier
 
-TRAINED_WINDOW = 1
 BUDGETS = (8 / 255, 0.09, 0.1)  # the last two lie inside and on the edge of the ball of `madry`
-STEPS, RESTARTS = 60, 3
+PER_CLASS, POOL = 10, 50
 _PGD = PGD(ball=LinfBall(eps=0.1), steps=20, step_size=2.5 * 0.1 / 20, random_start=True)
-_SCORES: Mapping[str, Metric] = {
-    "topk": functools.partial(metrics.topk_intersection, k=K),
-    "lens_recall": functools.partial(metrics.lens_recall, k=K, window=TRAINED_WINDOW),
-    "lens_precision": functools.partial(metrics.lens_precision, k=K, window=TRAINED_WINDOW),
-    "kendall": metrics.kendall,
-}
 _DRAWS = 1000
 
-_Columns = dict[str, tuple[Tensor, Tensor | None]]  # per quantity: values and levels by chance
+_Columns = dict[str, Tensor]
+_Nets = Mapping[int, SmallCNN]
 
 
 def recipes(
     path: str | Path,
     *,
-    images: int = 200,
+    points: str | Path = "runs/points",
+    only: Sequence[str] | None = None,
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> None:
     """Measure every recipe of which checkpoints are shipped, all its seeds at once.
 
-    Accuracy, PGD-20 accuracy at ε = 0.1, confidence, calibration error and the largest eigenvalue of
-    the loss Hessian, on the embedded test images; the cost of a training step beside an ordinary one; and
-    the gradient maps before and after an attack on their highest pixels, adapted to each network, on
-    the first test images that every one of the shipped networks classifies correctly. The controls are
-    one draw of random signs, the best of as many draws as the attack has steps, and no attack at all, but
-    another image of the same class: a map that is the same for every coat is robust, and says little.
+    Of each network: accuracy, PGD-20 accuracy at ε = 0.1, confidence, calibration error and the largest
+    eigenvalue of the loss Hessian, on the embedded test images; the cost of a training step beside an
+    ordinary one. Of its gradient maps: the scores after the suite of attacks on the top k
+    (`attacks.standard`), on the first ten test images of each class, whatever a network predicts for
+    them; the explained class is the label. On seed 0 also suites that go for each other score, on the
+    first five of each class; one and many draws of random signs; the first attack of the book. Controls
+    beside each: identification among 50 other images of the class, specific scores, and maps of another
+    origin.
 
-    Intervals resample images and, in the rows of all seeds, seeds. If a checkpoint is added, the list of
-    common images changes; write a new table then.
+    The list of images is fixed: a recipe that comes later adds rows and changes none. Rows of all seeds
+    have intervals over seeds and images (`metrics.seed_interval`), rows of one seed over images.
 
     Args:
         path: Table to write, or to go on with.
-        images: Number of images whose maps are attacked, >= 2.
+        points: Folder of the points found, which later scores are read from.
+        only: Recipes to measure; None takes all that are shipped.
         device: Where to compute.
-        progress: Print each recipe as it is done.
+        progress: Print each part as it is done.
 
     Raises:
-        ValueError: If `images` is out of range, or the table was made on other common images.
+        ValueError: If a recipe is not shipped, or the table has rows of other checkpoints or images.
     """
-    _check.count(images=images, low=2)
     path = Path(path)
-    nets = {
-        name: {seed: checkpoints.load(f"{name}-s{seed}").model.to(device) for seed in seeds}
-        for name in RECIPES
-        if name in checkpoints.names() and (seeds := checkpoints.seeds(name))
-    }
+    names = [name for name in RECIPES if name in checkpoints.names()]
+    if only is not None:
+        for name in only:
+            _check.one_of(names, only=name)
+        names = [name for name in names if name in only]
     test = data.fashion_mnist("test")
-    chosen = _common(nets, test, images, device)
-    _table.check_constant(path, "list", _digest(chosen))
-    for name, twins in nets.items():
-        for part, eps in [("model", 0.0), *(("maps", budget) for budget in (0.0, *BUDGETS))]:
-            key = {"recipe": name, "part": part, "eps": f"{eps:.5f}", "list": _digest(chosen)}
-            if _table.in_table(path, key):
+    images, few, pool = _lists(test)
+    _table.check_constant(path, "list", data.fingerprint(images)[:8])
+    for part in _parts():
+        for name in names:
+            nets = _nets(name, part, device)
+            if not nets:
+                continue
+            digest = _files.digest(*(contents(net) for net in nets.values()))[:8]
+            key = {
+                "recipe": name,
+                "map": "none" if part[0] == "model" else "gradient",
+                "attack": part[0],
+                "suite": SUITE if part[0].endswith(" suite") else "",
+                "eps": f"{part[1]:.5f}",
+                "list": data.fingerprint(images)[:8],
+                "checkpoints": digest,
+            }
+            if _done(path, key):
                 continue
             start = time.perf_counter()
-            if part == "model":
-                columns = {"none": [_model(net, test, device) for net in twins.values()]}
-                rows = list(_summaries(key, tuple(twins), columns))
-                cost = _cost(RECIPES[name], test, device)
-                rows.append(key | _row("all", "none", "step_ratio", len(cost), median(cost)))
-            else:
-                changed = [_maps(net, chosen, eps, device) for net in twins.values()]
-                columns = {change: [c[change] for c in changed] for change in changed[0]}
-                rows = list(_summaries(key, tuple(twins), columns))
+            rows = list(_rows(key, part, nets, (test, images, few, pool), Path(points), device))
             seconds = time.perf_counter() - start
             source = _table.provenance(device, seconds=seconds)
             _table.append(path, [row | source for row in rows])
             if progress:
-                print(f"{name}, {part}, eps {eps:.4f}: {seconds:.0f} s", flush=True)
+                print(f"{name}, {part[0]}, eps {part[1]:.4f}: {seconds:.0f} s", flush=True)
 
 
-def _common(
-    nets: Mapping[str, Mapping[int, nn.Module]],
-    test: data.Images,
-    images: int,
-    device: str | torch.device,
-) -> data.Images:
-    """The first images that all networks classify correctly."""
-    right = torch.ones(len(test), dtype=torch.bool)
-    for twins in nets.values():
-        for net in twins.values():
-            hits = training.evaluate(net, test, {"hit": training.correct}, device=device)["hit"]
-            right &= hits.bool()
-    rows = right.nonzero()[:images, 0]
-    if len(rows) < images:
+def _parts() -> Iterator[tuple[str, float]]:
+    """What is measured, and at which budget; what matters most comes first."""
+    yield "model", 0.0
+    yield "clean", 0.0
+    for eps in BUDGETS:
+        yield "top-k suite", eps
+    for eps in (BUDGETS[0], BUDGETS[-1]):
+        for goal in cells.GOALS[1:]:
+            yield f"{goal} suite", eps
+    for eps in BUDGETS:
+        for control in cells.CONTROLS:
+            yield control, eps
+
+
+def _lists(test: data.Images) -> tuple[data.Images, data.Images, data.Images]:
+    """Images for the top-k suite, the first half of them for all else, and a pool of others."""
+    return (
+        cells.listed(test, per_class=PER_CLASS),
+        cells.listed(test, per_class=PER_CLASS // 2),
+        cells.listed(test, per_class=POOL, start=PER_CLASS),
+    )
+
+
+def _nets(name: str, part: tuple[str, float], device: str | torch.device) -> _Nets:
+    """All seeds, or the first one for what is measured on one seed."""
+    every = part[0] in ("model", "clean", "top-k suite", "random")
+    return {
+        seed: checkpoints.load(f"{name}-s{seed}").model.to(device)
+        for seed in checkpoints.seeds(name)
+        if every or seed == 0
+    }
+
+
+def _done(path: Path, key: Mapping[str, str]) -> bool:
+    """Whether the table has these rows; raise if it has them of other checkpoints."""
+    if _table.in_table(path, key):
+        return True
+    other = {name: value for name, value in key.items() if name != "checkpoints"}
+    if _table.in_table(path, other):
         raise ValueError(
-            f"Expected images <= {len(rows)}, those that all networks classify correctly, got {images}"
+            f"Expected {path} with rows of {key['recipe']} made from the checkpoints "
+            f"{key['checkpoints']}, got others; take these rows out, or write a new table"
         )
-    return test[rows]
+    return False
 
 
-def _digest(chosen: data.Images) -> str:
-    return hashlib.sha256(data.fingerprint(chosen).encode()).hexdigest()[:8]
+def _rows(
+    key: Mapping[str, str],
+    part: tuple[str, float],
+    nets: _Nets,
+    lists: tuple[data.Images, data.Images, data.Images, data.Images],
+    folder: Path,
+    device: str | torch.device,
+) -> Iterator[dict[str, str]]:
+    attack, eps = part
+    test, images, few, pool = lists
+    if attack == "model":
+        columns = {seed: _model(net, test, device) for seed, net in nets.items()}
+        yield from _summaries(key, columns)
+        cost = _cost(RECIPES[key["recipe"]], test, device)
+        yield dict(key) | _row("all", "step_ratio", len(cost), median(cost))
+    elif attack == "clean":
+        found = {
+            seed: cells.clean_controls(net, images, device=device) for seed, net in nets.items()
+        }
+        for origin in next(iter(found.values())):
+            changed = {seed: controls[origin] for seed, controls in found.items()}
+            yield from _summaries(dict(key) | {"attack": origin}, changed)
+        # So that a second call finds these rows by their part.
+        yield dict(key) | _row("all", "images", len(images), len(images))
+    else:
+        whole = len(nets) > 1 or attack == "top-k suite"
+        chosen = images if whole else few
+        columns = {}
+        for seed, net in nets.items():
+            others = cells.competitors(net, chosen, pool, device=device)
+            z, _ = cells.points(
+                net,
+                chosen,
+                attack.removesuffix(" suite"),
+                eps,
+                folder=folder,
+                device=device,
+                others=others,
+            )
+            columns[seed] = cells.scores_at(net, chosen, z, pool, device=device)
+        yield from _summaries(key, columns)
 
 
-def _model(net: nn.Module, test: data.Images, device: str | torch.device) -> _Columns:
+def _model(net: SmallCNN, test: data.Images, device: str | torch.device) -> _Columns:
     """Values of each test image that need no second map."""
 
     def attacked(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
@@ -137,7 +200,7 @@ def _model(net: nn.Module, test: data.Images, device: str | torch.device) -> _Co
         },
         device=device,
     )
-    return {name: (value.double(), None) for name, value in values.items()}
+    return {name: value.cpu().double() for name, value in values.items()}
 
 
 @torch.no_grad()
@@ -146,126 +209,56 @@ def _confidence(model: Classifier, x: Tensor, _: Tensor) -> Tensor:
     return highest
 
 
-def _maps(
-    net: models.SmallCNN, chosen: data.Images, eps: float, device: str | torch.device
-) -> dict[str, _Columns]:
-    """Scores of the gradient maps of each image, for the attack and its controls.
-
-    At eps 0, where no attack can move, those of pairs of images of one class.
-    """
-    x, y = chosen.x.to(device), chosen.y.to(device)
-    a = attributions.gradient(net, x, y)
-    if eps == 0:
-        other = _others(y)
-        pairs = other != torch.arange(len(y), device=y.device)
-        return {"other image": _scores(a[pairs], a[other[pairs]])}
-    found: dict[str, _Columns] = {}
-    for change, attack in _attacks(net, eps).items():
-        z = attack(net, x, y, generator=torch.Generator().manual_seed(0))
-        columns = _scores(a, attributions.gradient(net, z, y))
-        with torch.no_grad():
-            kept = net(z).argmax(1) == net(x).argmax(1)
-        columns["kept"] = (kept.cpu().double(), None)
-        columns["unchanged"] = ((z == x).flatten(1).all(1).cpu().double(), None)
-        found[change] = columns
-    return found
-
-
-def _scores(a: Tensor, b: Tensor) -> _Columns:
-    """Each score of pairs of maps, and its level by chance."""
-    before, after = to_heatmap(a), to_heatmap(b)
-    columns: _Columns = {
-        name: (
-            score(before, after).cpu().double(),
-            metrics.chance_level(score, before, after).cpu().double(),
-        )
-        for name, score in _SCORES.items()
-    }
-    return columns | {"cosine": (metrics.cosine(a, b).cpu().double(), None)}
-
-
-def _others(y: Tensor) -> Tensor:
-    """For each image the next one of its class; the last one gets the first."""
-    other = torch.arange(len(y), device=y.device)
-    for label in set(y.tolist()):
-        rows = (y == label).nonzero()[:, 0]
-        other[rows] = rows.roll(-1)
-    return other
-
-
-def _attacks(net: models.SmallCNN, eps: float) -> dict[str, Attack]:
-    """The attack, adapted to the network, and its controls."""
-    base = Setting(study="", eps=eps, steps=STEPS, restarts=RESTARTS)
-    flat = any(isinstance(module, nn.ReLU) for module in net.modules())
-    settings = {
-        "attack": base if flat else replace(base, sharpness=()),
-        "random": replace(base, objective="random", steps=1),
-        "best random": replace(base, objective="random", steps=STEPS * RESTARTS),
-    }
-    return {change: setting.attack() for change, setting in settings.items()}
-
-
-def _summaries(
-    key: Mapping[str, str], seeds: tuple[int, ...], columns: Mapping[str, list[_Columns]]
-) -> Iterator[dict[str, str]]:
+def _summaries(key: Mapping[str, str], columns: Mapping[int, _Columns]) -> Iterator[dict[str, str]]:
     """Rows of each seed and of all seeds together."""
-    for change, of_seeds in columns.items():
-        for quantity, (_, chance) in of_seeds[0].items():
-            values = torch.stack([c[quantity][0] for c in of_seeds])
-            levels = None
-            if chance is not None:
-                known = [level for c in of_seeds if (level := c[quantity][1]) is not None]
-                levels = torch.stack(known)
-            every = list(range(len(seeds)))
-            for name, chosen in [*((str(s), [i]) for i, s in enumerate(seeds)), ("all", every)]:
-                here = values[chosen]
-                level = None if levels is None else levels[chosen]
-                count = here.shape[1]
-                yield dict(key) | _row(
-                    name, change, quantity, count, _mean(here), _bootstrap(here), level, here
-                )
-                if quantity == "lambda_max":
-                    yield dict(key) | _row(
-                        name,
-                        change,
-                        "lambda_median",
-                        count,
-                        _median(here),
-                        _bootstrap(here, _median),
-                    )
-        if "confidence" in of_seeds[0]:
-            for seed, one in zip(seeds, of_seeds, strict=True):
-                error = calibration_error(one["confidence"][0], one["accuracy"][0])
-                count = len(one["accuracy"][0])
-                yield dict(key) | _row(str(seed), change, "calibration_error", count, error)
+    for quantity in next(iter(columns.values())):
+        values = torch.stack([found[quantity] for found in columns.values()])
+        if quantity.startswith("specific_"):  # value and interval of a ratio of means
+            for seed, (value, low, high) in zip(columns, values.tolist(), strict=True):
+                yield dict(key) | _row(str(seed), quantity, 0, value, (low, high))
+            yield dict(key) | _over_seeds(quantity, values[:, 0])
+            continue
+        for seed, one in zip(columns, values, strict=True):
+            yield dict(key) | _row(str(seed), quantity, len(one), _mean(one), _bootstrap(one))
+        yield dict(key) | _over_seeds(quantity, values)
+        if quantity == "lambda_max":
+            medians = [_median(one) for one in values]
+            for seed, one, value in zip(columns, values, medians, strict=True):
+                ends = _bootstrap(one, _median)
+                yield dict(key) | _row(str(seed), "lambda_max_median", len(one), value, ends)
+            yield dict(key) | _over_seeds("lambda_max_median", torch.tensor(medians))
+        if quantity == "confidence":
+            errors = [
+                calibration_error(found["confidence"], found["accuracy"])
+                for found in columns.values()
+            ]
+            for seed, value in zip(columns, errors, strict=True):
+                yield dict(key) | _row(str(seed), "calibration_error", values.shape[1], value)
+            yield dict(key) | _over_seeds("calibration_error", torch.tensor(errors))
+
+
+def _over_seeds(quantity: str, values: Tensor) -> dict[str, str]:
+    """The row of all seeds: of values (seeds, images), or one a seed (seeds,)."""
+    known = values.double()
+    means = known if known.ndim == 1 else known.nanmean(1)
+    images = 0 if known.ndim == 1 else known.shape[1]
+    ends = None
+    if len(means) > 1 and not means.isnan().any():
+        ends = metrics.seed_interval(known)
+    return _row("all", quantity, images, float(means.mean()), ends)
 
 
 def _row(
-    seed: str,
-    change: str,
-    quantity: str,
-    count: int,
-    value: float,
-    ends: tuple[float, float] | None = None,
-    chance: Tensor | None = None,
-    values: Tensor | None = None,
+    seed: str, quantity: str, count: int, value: float, ends: tuple[float, float] | None = None
 ) -> dict[str, str]:
-    level = corrected = ""
-    if chance is not None and values is not None:
-        level = f"{float(chance.nanmean()):.4f}"
-        fair = metrics.corrected(values.flatten(), chance.flatten())
-        corrected = f"{float(fair.nanmean()):.4f}"
     low, high = (f"{end:.4f}" for end in ends) if ends else ("", "")
     return {
         "seed": seed,
-        "change": change,
         "quantity": quantity,
         "images": str(count),
         "value": f"{value:.4f}",
         "low": low,
         "high": high,
-        "chance": level,
-        "corrected": corrected,
     }
 
 
@@ -278,16 +271,11 @@ def _median(values: Tensor) -> float:
 
 
 def _bootstrap(values: Tensor, statistic: Callable[[Tensor], float] = _mean) -> tuple[float, float]:
-    """The 95 % percentile interval of a statistic of (seeds, images), both drawn anew."""
+    """The 95 % percentile interval of a statistic of images (n,), drawn anew."""
     generator = torch.Generator().manual_seed(0)
-    seeds, count = values.shape
-    found = []
-    for _ in range(_DRAWS):
-        rows = torch.randint(seeds, (seeds, 1), generator=generator)
-        found.append(statistic(values[rows, torch.randint(count, (count,), generator=generator)]))
-    low, high = torch.tensor(found, dtype=torch.float64).quantile(
-        torch.tensor([0.025, 0.975], dtype=torch.float64)
-    )
+    draws = (torch.randint(len(values), values.shape, generator=generator) for _ in range(_DRAWS))
+    found = torch.tensor([statistic(values[rows]) for rows in draws], dtype=torch.float64)
+    low, high = found.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
     return float(low), float(high)
 
 

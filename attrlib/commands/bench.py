@@ -27,9 +27,15 @@ def add_options(
     strength.add_argument("--images", type=int, default=300, help="number (default: 300)")
     recipes = studies.add_parser(
         "recipes",
-        help="accuracy, curvature and maps of all shipped checkpoints (an hour on one core)",
+        help="accuracy, curvature and maps of all shipped checkpoints (hours on one core)",
     )
-    recipes.add_argument("--images", type=int, default=200, help="number (default: 200)")
+    recipes.add_argument("--only", nargs="+", metavar="RECIPE", help="these recipes (default: all)")
+    recipes.add_argument(
+        "--points",
+        type=Path,
+        default=Path("runs/points"),
+        help="folder of the changed images that were found (default: runs/points)",
+    )
     imagenet = studies.add_parser(
         "imagenet", help="accuracy of attrlib.models.imagenet() on photographs of ImageNet"
     )
@@ -76,7 +82,13 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
         if options.study == "strength":
             benchmark.strength(options.out, images=options.images, device=device, progress=True)
         elif options.study == "recipes":
-            benchmark.recipes(options.out, images=options.images, device=device, progress=True)
+            benchmark.recipes(
+                options.out,
+                points=options.points,
+                only=options.only,
+                device=device,
+                progress=True,
+            )
         else:
             lens = options.study == "imagenet-lens"
             study = benchmark.imagenet_lens if lens else benchmark.imagenet_accuracy
@@ -94,11 +106,8 @@ def _contents(options: argparse.Namespace) -> dict[str, str]:
             f"{path.relative_to(options.image_folder)} {path.stat().st_size}" for path in paths
         ]
         return {"weights": contents(models.imagenet()), "images": _files.digest(*files)}
-    if options.study == "strength":
-        nets, images = ["natural"], data.fashion_mnist("val", full=True)
-    else:
-        names = checkpoints.names()
-        nets = [f"{name}-s{seed}" for name in names for seed in checkpoints.seeds(name)]
-        images = data.fashion_mnist("test")
-    weights = _files.digest(*(contents(checkpoints.load(net).model) for net in nets))
-    return {"weights": weights, "images": data.fingerprint(images)}
+    if options.study == "recipes":
+        return {}  # each row names its checkpoints and images
+    images = data.fashion_mnist("val", full=True)
+    weights = contents(checkpoints.load("natural").model)
+    return {"weights": _files.digest(weights), "images": data.fingerprint(images)}

@@ -75,7 +75,7 @@ def look(browser: Browser, path: Path) -> Visit:
     visit = Visit()
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
     page = context.new_page()
-    _listen(page, visit)
+    listen(page, visit)
     page.goto(path.as_uri())
     page.wait_for_load_state("load")
     page.evaluate("() => window.MathJax?.startup?.promise")
@@ -97,7 +97,8 @@ def look(browser: Browser, path: Path) -> Visit:
     return visit
 
 
-def _listen(page: Page, visit: Visit) -> None:
+def listen(page: Page, visit: Visit) -> None:
+    """Note what the page complains about and what it asks for."""
     page.on("pageerror", lambda error: visit.console.append(str(error)))
     page.on(
         "console",

@@ -2,10 +2,8 @@
 
 import copy
 import functools
-import importlib.util
 import os
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +14,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from tests.book.template_chapter import template
 from tools import export
-from tools.chapters import ROOT, chapters, read, tags
+from tools.chapters import ROOT, chapter_numbers, chapters, read, tags, write
+from tools.exercises import parts, split
 from tools.plain import Plain, folded
 from tools.references import Book, of_book, texts
 
@@ -80,20 +79,39 @@ def test_formulas_use_no_macro_of_the_book(stem: str) -> None:
 @pytest.mark.parametrize("stem", STEMS)
 def test_student_copy_has_the_exercises_and_not_the_solutions(stem: str) -> None:
     student, solution = exported(stem, solved=False), exported(stem, solved=True)
-    assert [c.id for c in student.cells if c.cell_type == "code"] == [
-        c.id for c in solution.cells if c.cell_type == "code"
-    ]
-    solved = {cell.id: cell.source for cell in solution.cells}
-    stubs = [cell for cell in student.cells if "solution" in tags(cell)]
-    assert len(stubs) >= 4
-    for cell in stubs:
-        assert "raise NotImplementedError('Exercise: " in cell.source
-        assert cell.source != solved[cell.id]
-    for cell in student.cells:
-        assert "#### Solution" not in cell.source
-        if cell.cell_type == "code" and "solution" not in tags(cell):
-            assert cell.source == solved[cell.id]
-    assert sum("#### Solution" in text for text in solved.values()) >= 4
+    solved = {cell.id: cell.source for cell in solution.cells if cell.cell_type == "code"}
+    mine = {cell.id: cell.source for cell in student.cells if cell.cell_type == "code"}
+    inside = {cell.id for cell in solution.cells if {"solution", "check"} & set(tags(cell))}
+    assert {key: mine[key] for key in mine if key in solved} == {
+        key: solved[key] for key in solved if key not in inside
+    }
+    original = template() if stem == "template" else read(CHAPTERS[stem])
+    place = 0
+    for part in parts(original):
+        cell = next(at for at, c in enumerate(student.cells) if c.id == f"{part.label}-answer")
+        assert cell > place
+        place = cell
+        checks = [c.source for c in part.cells if "check" in tags(c)]
+        if part.cells:
+            assert [c.source for c in student.cells[cell + 1 : cell + 1 + bool(checks)]] == checks
+            assert tags(student.cells[cell]) == ["exercise"]
+            assert student.cells[cell].source not in solved.values()
+        else:
+            assert student.cells[cell].source == export.ANSWER
+    texts = [cell.source for cell in student.cells]
+    assert not any("#### Solution" in text or "#### Model answer" in text for text in texts)
+    told = sum(len(re.findall("#### (Solution|Model answer)", c.source)) for c in solution.cells)
+    assert told == len(list(parts(original)))
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_what_is_folded_in_the_book_is_folded_in_the_copy(stem: str) -> None:
+    original = template() if stem == "template" else read(CHAPTERS[stem])
+    folded = {c.id for c in original.cells if "hide-input" in tags(c)}
+    copy = exported(stem, solved=True)
+    got = {c.id for c in copy.cells if c.metadata.get("jupyter", {}).get("source_hidden")}
+    assert folded
+    assert got == {c.id for c in copy.cells} & folded
 
 
 def test_the_template_becomes_plain_text() -> None:
@@ -101,17 +119,18 @@ def test_the_template_becomes_plain_text() -> None:
     text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     share = book().glued["template", "template_share"]
     expected = [
-        "**Figure 1.** An image and its gradient. *In words:* On the left a boot in grey",
+        "**Fig. 1.** An image and its gradient. *In words:* On the left a boot in grey",
         "the page *Notation*",
         "The gradient holds the slope",
         "([Baehrens et al., 2010](https://arxiv.org/abs/0912.1128))",
         "[Sundararajan et al. (2017)](https://",
         "Take ${f_{{y}}}({\\mathbf{x}}) = 3 x_1 - x_2$.",
         f"a share of {float(share):.2f} of all slopes",
-        "Figure 1 shows one of them",
-        "> **What to remember**\n>\n> A slope",
+        "Fig. 1 shows one of them",
+        "> **Before you start**\n>\n> **Objectives.** After this chapter you can\n>\n> - name",
+        "> **Cheat sheet**\n>\n> | | Gradient |",
         "[An idea](#An-idea)",
-        "### Exercise 1: Twice the gradient",
+        "### Exercise 3: Twice the gradient",
         "#### Solution\n\nThe gradient is linear",
         "<details>\n<summary>Hint</summary>\n\nThe function `attributions.gradient`",
         "**1.** What does ${\\nabla\\!",
@@ -201,7 +220,7 @@ def test_figure_files_travel_with_the_cell(tmp_path: Path, plain: Plain) -> None
     notebook = new_notebook(cells=[new_markdown_cell(text)])
     cell = export.export(
         notebook, "one", book=plain.book, solved=True, folder=tmp_path, address=ADDRESS
-    ).cells[1]
+    ).cells[-1]
     assert cell.attachments == {"boot.png": {"image/png": "cGljdHVyZQ=="}}
     assert cell.source == (
         "![A boot](attachment:boot.png)\n\n![The boot](attachment:boot.png)\n\nIts caption."
@@ -214,63 +233,37 @@ def test_stored_values_are_left_out_of_the_code() -> None:
     assert export._without_glue("glue(x=1)") == ""
 
 
-def test_stubs_keep_signature_docstring_and_imports() -> None:
-    source = (
-        "import torch\n\n@torch.no_grad()\ndef f(x: int, *, k: int = 3) -> int:\n"
-        '    """Return k x."""\n    y = k * x\n    return y\n\nprint(f(2))'
+def test_a_stub_is_parted_from_its_check() -> None:
+    assert split("def f():\n    pass\n\ncheck('a', f)\ncheck('b', f)") == (
+        "def f():\n    pass",
+        "check('a', f)\ncheck('b', f)",
     )
-    assert export.stub(source, "It's k") == (
-        "import torch\n\n\n@torch.no_grad()\ndef f(x: int, *, k: int=3) -> int:\n"
-        '    """Return k x."""\n    raise NotImplementedError("Exercise: It\'s k")'
+    assert split("check = 1  # mine") == ("check = 1  # mine", "")
+
+
+def test_numbers_count_on_from_part_to_part(tmp_path: Path) -> None:
+    (tmp_path / "_toc.yml").write_text(
+        "root: index\nparts:\n- chapters: [{file: a}]\n- {numbered: true, chapters: [{file: b}]}\n"
+        "- {numbered: true, chapters: [{file: c}, {file: d}]}\n"
     )
-    assert export.stub("a = 1\nanswer = a + 1", "Sum") == (
-        "# Your turn: set `answer`.\nraise NotImplementedError('Exercise: Sum')"
-    )
-    assert export.stub("plot()", "Plot").startswith("# Your turn: write your answer.\nraise")
+    assert chapter_numbers(tmp_path) == {"b": "1", "c": "2", "d": "3"}
+    found = Book()
+    figure = new_code_cell(metadata={"mystnb": {"figure": {"name": "boot"}}})
+    found.add("d", ["# D\n\n$$a$$ (balance)", figure], number="3")
+    assert {label: target.text for label, target in found.targets.items()} == {
+        "balance": "(3.1)",
+        "boot": "Fig. 3.1",
+    }
 
 
-# --- the first cell -------------------------------------------------------------------------------
+def test_the_copy_says_which_run_its_numbers_are_from() -> None:
+    about = exported("breaking-attributions", solved=False).cells[1].source
+    record = read(CHAPTERS["breaking-attributions"]).metadata.attrlib
+    assert f"the run of {record.date} in the {record.budget} budget, on {record.device}" in about
+    assert "the run of" not in export._about(new_notebook())
 
 
-def bootstrap(code: str = "") -> str:
-    notebook = new_notebook(cells=[new_code_cell(code)])
-    return export._bootstrap(notebook, ADDRESS).source
-
-
-def test_the_first_cell_does_nothing_where_all_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[object] = []
-    monkeypatch.setattr(subprocess, "run", lambda *args, **options: called.append(args))
-    for _ in range(2):
-        exec(bootstrap("import captum"), {})
-    assert called == []
-
-
-def test_the_first_cell_installs_what_is_missing_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = {"attrlib", "efficientnet_lite_pytorch", "captum"}
-    commands: list[list[str]] = []
-    real = importlib.util.find_spec
-
-    def install(command: list[str], *, check: bool) -> None:
-        assert check
-        commands.append(command)
-        missing.clear()
-
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name in missing else real(name)
-    )
-    monkeypatch.setattr(subprocess, "run", install)
-    for _ in range(2):
-        exec(bootstrap("import captum.attr\nmodels.imagenet()"), {})
-    (command,) = commands
-    assert command[1:5] == ["-m", "pip", "install", "--quiet"]
-    assert command[5:] == [f"attrlib[imagenet] @ git+{ADDRESS}", "captum"]
-
-
-def test_the_project_says_where_the_repository_is(tmp_path: Path) -> None:
-    assert export.repository().startswith("https://")
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n')
-    with pytest.raises(ValueError, match=r"Expected .* project.urls.Repository, got none"):
-        export.repository(tmp_path)
+# --- the command -----------------------------------------------------------------------------------
 
 
 def test_the_command_writes_two_copies_of_each_chapter(
@@ -281,6 +274,32 @@ def test_the_command_writes_two_copies_of_each_chapter(
     for kind in ("student", "solution"):
         assert sorted(os.listdir(tmp_path / kind)) == names
     assert len(capsys.readouterr().out.splitlines()) == 2 * len(names)
+
+
+def test_a_copy_in_use_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export.main(["--out", str(tmp_path)]) == 0
+    edited, run, broken, stale = (
+        tmp_path / kind / f"{list(CHAPTERS)[at]}.ipynb"
+        for kind, at in (("student", 0), ("student", 1), ("solution", 0), ("solution", 1))
+    )
+    fresh = stale.read_text()
+    notebook = read(edited)
+    notebook.cells[-1].source += "\nMy own words."
+    write(notebook, edited)
+    notebook = read(run)
+    notebook.cells[0].outputs = [new_output("stream", text="1\n")]
+    write(notebook, run)
+    broken.write_text("{")
+    notebook = read(stale)
+    notebook.cells[-1].source += "\nAs an older book had it."
+    notebook.metadata.attrlib["copy"] = export._digest(notebook)
+    write(notebook, stale)
+    before = {path: path.read_text() for path in (edited, run, broken)}
+    capsys.readouterr()
+    assert export.main(["--out", str(tmp_path)]) == 0
+    assert before == {path: path.read_text() for path in before}
+    assert stale.read_text() == fresh
+    assert capsys.readouterr().out.count("is kept: it was changed or run") == 3
 
 
 # --- running them ---------------------------------------------------------------------------------
@@ -325,7 +344,7 @@ def test_the_solved_copy_runs_and_the_other_fails_only_at_exercises(
     """
     student = [c for c in exported(stem, solved=False).cells if c.cell_type == "code"]
     solution = [c for c in exported(stem, solved=True).cells if c.cell_type == "code"]
-    first = next(at for at, cell in enumerate(student) if "solution" in tags(cell))
+    first = next(at for at, cell in enumerate(student) if "exercise" in tags(cell))
     assert [c.source for c in student[:first]] == [c.source for c in solution[:first]]
     again = copy.deepcopy(solution[0])
     again.id = "again"
@@ -334,7 +353,7 @@ def test_the_solved_copy_runs_and_the_other_fails_only_at_exercises(
     run([*solution[:first], again, *student[first:], *solution[first:]], tmp_path)
     assert raised([again, *solution]) == {}
     failed = raised(student[first:])
-    exercises = {c.id for c in student if {"solution", "check"} & set(tags(c))}
+    exercises = {c.id for c in student if {"exercise", "check"} & set(tags(c))}
     checks = {c.id for c in student if "check" in tags(c)}
     assert set(failed) <= exercises
     assert checks <= set(failed)

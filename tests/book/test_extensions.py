@@ -60,9 +60,10 @@ def test_exercises_are_read_from_the_notebook(tmp_path: Path) -> None:
 
 def test_a_plan_is_read_from_the_notebook(tmp_path: Path) -> None:
     cells = [
-        "# A chapter\n\n## Objectives\n\nAfter it you can\n\n- read,\n- write.",
-        "## Prerequisites\n\nNone.",
-        "## Time\n\nAn hour.\n\nMore about it.\n\n(sec-one)=\n## One",
+        "# A chapter\n\nWhy?",
+        ":::{admonition} Before you start\n:class: front\n\n**Objectives.** After it you can\n\n"
+        "- read,\n- write.\n\n**Prerequisites.** None.\n\n**Time.** An hour.\n\nMore about it.\n:::"
+        "\n\n(sec-one)=\n## One",
     ]
     path = tmp_path / "chapter.ipynb"
     path.write_text(json.dumps({"cells": [{"source": [cell]} for cell in cells]}), encoding="utf-8")

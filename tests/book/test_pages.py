@@ -10,7 +10,9 @@ from bs4 import BeautifulSoup, Tag
 from playwright.sync_api import Browser
 
 from tests.book.building import Build, toc_pages
-from tests.book.looking import Visit, look
+from tests.book.looking import Visit, listen, look
+from tools.chapters import pages, read
+from tools.references import Book, of_book
 
 PAGES = toc_pages()
 IMAGE_NAME = re.compile(r"\.(png|jpe?g|gif|svg|webp)$", re.I)
@@ -100,6 +102,72 @@ def visits(built: Build, browser: Browser) -> dict[str, Visit]:
 def test_page_in_the_browser(visits: dict[str, Visit], page: str) -> None:
     clean = Visit(accessibility={"light": [], "dark": []}, search_boxes=1)
     assert visits[page] == clean
+
+
+CHAPTERS = {page: path for page, path in pages().items() if path.suffix == ".ipynb"}
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_a_chapter_is_downloaded_as_a_plain_copy(built: Build, page: str) -> None:
+    """The button gives the student's copy, and the menu the solutions; neither holds MyST."""
+    places = [built.html / "_sources" / f"{page}{end}.ipynb" for end in ("", "-solutions")]
+    links = {str(a["href"]) for a in _soup(built.html / f"{page}.html").find_all("a", href=True)}
+    up = "../" * page.count("/")
+    for place in places:
+        assert f"{up}{place.relative_to(built.html)}" in links
+        text = "\n".join(c.source for c in read(place).cells if c.cell_type == "markdown")
+        assert not re.search(r"\{[\w:]+\}`|^`{3,}\{", text, re.MULTILINE)
+    student, solution = (read(place) for place in places)
+    assert any("NotImplementedError" in cell.source for cell in student.cells)
+    assert any("#### Solution" in cell.source for cell in solution.cells)
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_numbers_in_the_copy_are_those_of_the_page(built: Build, page: str) -> None:
+    """Figures, exercises, theorems and equations: what the plain copy calls them."""
+    soup, shown = _soup(built.html / f"{page}.html"), {}
+    for number in soup.select("article .caption-number, article .eqno"):
+        holder = number.find_parent(id=True)
+        assert isinstance(holder, Tag)
+        shown[str(holder["id"])] = number.get_text().replace("#", "").strip()
+    stem = Path(page).name
+    counted = {
+        label: target.text
+        for label, target in _book().targets.items()
+        if target.page == stem and not target.heading
+    }
+    assert counted
+    for label, text in counted.items():
+        found = {shown[one] for one in (label, f"equation-{label}") if one in shown}
+        assert {one.strip("#¶ ") for one in found} == {text}, label
+
+
+@cache
+def _book() -> Book:
+    return of_book()
+
+
+def test_terms_citations_and_figures_show_their_text_on_hover(
+    built: Build, browser: Browser
+) -> None:
+    page, visit = browser.new_page(), Visit()
+    listen(page, visit)
+    page.goto((built.html / f"{next(iter(CHAPTERS))}.html").as_uri())
+    page.wait_for_load_state("load")
+    page.evaluate("() => window.MathJax?.startup?.promise")
+    for link in (
+        "[href*='glossary.html#term']",
+        "[href*='bibliography.html#']",
+        ".internal[href^='#fig-']",
+    ):
+        page.locator(f"article a{link}").first.hover()
+        tip = page.locator(".tippy-box")
+        tip.wait_for()
+        assert len(tip.inner_text()) > 40, link
+        page.mouse.move(1, 1)
+        tip.wait_for(state="detached")
+    page.close()
+    assert visit == Visit()
 
 
 def test_a_bad_page_is_noticed(browser: Browser, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ An exercise is found by its opening fence, its label and the line that follows t
     ```
 
     *Difficulty: ●●○ · about 10 minutes*
+
+and the objectives and the time stand in the box with which the chapter begins.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from typing import TYPE_CHECKING, Any
 
 from sphinx.util.docutils import SphinxDirective
 
+from tools import myst
+
 if TYPE_CHECKING:
     from docutils import nodes
     from sphinx.application import Sphinx
@@ -38,7 +42,6 @@ _EXERCISE = re.compile(
     r"\*Difficulty: (?P<difficulty>[●○]+) · about (?P<minutes>\d+) minutes\*"
 )
 _PAGE = re.compile(r"- file: *(\S+)")
-_SECTION = r"^## %s\n+(.*?)(?=^(?:## |\([\w-]+\)=$))"
 _CHECK = re.compile(r"^\s*check\(", re.M)
 
 
@@ -75,9 +78,8 @@ def exercises(notebook: Path) -> list[Exercise]:
 
 def plan(notebook: Path) -> tuple[str, str]:
     """Return a chapter's list of objectives and the first paragraph about its time; empty if absent."""
-    text = _text(notebook)
-    parts = [re.search(_SECTION % name, text, re.M | re.S) for name in ("Objectives", "Time")]
-    goals, time = (part[1].strip() if part else "" for part in parts)
+    front = myst.front(_text(notebook))
+    goals, time = front.get("Objectives", ""), front.get("Time", "")
     return goals, time.split("\n\n")[0]
 
 

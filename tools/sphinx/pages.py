@@ -69,11 +69,15 @@ def _mend(app: Sphinx, exception: Exception | None) -> None:
             text = path.read_text(encoding="utf-8")
             if (mended := repair(text)) != text:
                 path.write_text(mended, encoding="utf-8")
+        for path in Path(app.outdir, "_static", "tippy").rglob("*.js"):
+            # Formulas can only be measured, and so be typeset, when the tip is on the page.
+            text = path.read_text(encoding="utf-8")
+            path.write_text(text.replace("onShow(instance)", "onMount(instance)"), encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the repairs."""
     register_plugin("pybtex.style.formatting", "by_author", ByAuthor)
     app.connect("builder-inited", _silence)
-    app.connect("build-finished", _mend)
+    app.connect("build-finished", _mend, priority=900)  # after the hover texts are written
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

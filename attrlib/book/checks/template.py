@@ -27,3 +27,22 @@ def entries(answer: object) -> str:
     hint = "A grey image has one channel."
     expect(answer == 784, tried="your number", expected="28 × 28", got=answer, hint=hint)
     return "One slope for each of 28 × 28 pixels."
+
+
+def steepest(answer: object) -> str:
+    """Try a map whose largest entry is negative and lies in row 3, column 20."""
+    slopes = torch.zeros(1, 28, 28)
+    slopes[0, 3, 20], slopes[0, 25, 1] = -2.0, 1.0
+    tried, hint = "a map with -2 in row 3, column 20", "Take absolute values; the row comes first."
+    got = run(answer, slopes, tried=tried, hint=hint)
+    expect(got == (3, 20), tried=tried, expected="(3, 20)", got=got, hint=hint)
+    return "Your function finds a steep slope, whatever its sign."
+
+
+def predicted_fall(answer: object) -> str:
+    """Compare with the squared length of two maps of different length, times the step."""
+    slopes = torch.tensor([3.0, 4, 0, 1]).view(2, 1, 1, 2)
+    tried, hint = "the maps (3, 4) and (0, 1), a step of 0.1", "Square, add up, times the step."
+    got = run(answer, slopes, 0.1, tried=tried, hint=hint)
+    expect_close(got, torch.tensor([2.5, 0.1]), tried=tried, hint=hint)
+    return "To first order the logit falls by the step times the squared length of the map."
