@@ -156,7 +156,7 @@ class TargetMap:
         """
         if self.target.ndim == 2 or len(self.target) == 1:
             return self
-        return TargetMap(target=self.target[index])
+        return TargetMap(target=self.target[index.to(self.target.device)])
 
 
 @dataclass(frozen=True, kw_only=True)
