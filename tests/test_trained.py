@@ -119,8 +119,9 @@ def test_the_table_is_consistent(table: Path) -> None:
             continue
         where = {k: row[k] for k in ("recipe", "attack", "eps", "quantity")}
         seeds = [float(one["value"]) for one in _rows(table, **where) if one["seed"] != "all"]
-        assert float(row["value"]) == pytest.approx(sum(seeds) / len(seeds), abs=2e-4)
-        if len(seeds) > 1:
+        mean = sum(seeds) / len(seeds)  # NaN where the few images of this test leave nothing
+        assert float(row["value"]) == pytest.approx(mean, abs=2e-4, nan_ok=True)
+        if row["low"]:
             assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
     drawn = {
         attack: _value(table, seed="0", attack=attack, quantity="topk")
