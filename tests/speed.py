@@ -424,9 +424,8 @@ def main() -> int:
         for size, (net, xs, ys) in nets.items()
         for n in SIZES[size]
     )
-    for case in chain(
-        map_cases(model, x[:batch], y[:batch]), *averages, set_cases(device), attack_cases(nets)
-    ):
+    sets = () if options.small else set_cases(device)
+    for case in chain(map_cases(model, x[:batch], y[:batch]), *averages, sets, attack_cases(nets)):
         start = time.perf_counter()
         case = case._replace(longest=min(case.longest, options.seconds))
         row = measure(case, device=device, repeats=options.repeats)
