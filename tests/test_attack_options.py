@@ -341,7 +341,7 @@ def test_a_row_that_is_not_a_number_is_named_and_stays(
     torch.testing.assert_close(z[[0, 2]], whole[[0, 2]])
     alone = x[1:2], zeros(x)[1:2]
     if value == 0:
-        with pytest.raises(ValueError, match="objective to be finite, got NaN .* in 1 of 1"):
+        with pytest.raises(ValueError, match=r"objective to be finite, got NaN .* in 1 of 1"):
             found(Bowl(), *alone, generator=seeded(0))
     else:
         with pytest.warns(UnattackedWarning, match="1 of 1"):
