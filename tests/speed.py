@@ -234,11 +234,7 @@ def attack_cases(nets: dict[str, Net]) -> Iterable[Case]:
             limit=STEP_LIMIT,
             start=partial(_attack, *parts, steps=1),
         )
-        suite = {
-            "objective": Rank(k=100),
-            "momentum": 0.75,
-            "margin": 1e9,
-        }  # leads are always short
+        suite = {"objective": Rank(k=100), "momentum": 0.75, "margin": 1e9}  # short leads
         yield Case(
             f"attack as in the suite, {name}",
             len(parts[1]),
@@ -444,9 +440,7 @@ def main() -> int:
         table.append(row._asdict() | {"verdict": row.verdict} | where)
     write(options.out, table)
     if device.type == "cuda":
-        print(
-            f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB of the device's memory at most"
-        )
+        print(f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB of memory at most")
     return 1 if missed else 0
 
 
