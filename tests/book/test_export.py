@@ -378,14 +378,20 @@ def test_the_solved_copy_runs_and_the_other_fails_only_at_exercises(
 
 
 def stored(source: str) -> set[str]:
-    """Return the names that code gives a value."""
-    found = {
-        node.id if isinstance(node, ast.Name) else node.name
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef | ast.ClassDef)
-        or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    """Return the names that code gives a value, but for those within a comprehension."""
+    tree = ast.parse(source)
+    within = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.comprehension)
+        for inner in ast.walk(node.target)
     }
-    return found - {"glue"}
+    return {
+        node.id if isinstance(node, ast.Name) else node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node not in within)
+    }
 
 
 @pytest.mark.parametrize("stem", STEMS)
