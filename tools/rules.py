@@ -25,7 +25,6 @@ from tools.sphinx import quiz
 #: none comes in.
 FIRST_EDITION = {
     "what-is-an-attribution",
-    "breaking-attributions",
     "top-k-and-lens",
     "kendall-and-cosine",
     "diverse-attributions",
