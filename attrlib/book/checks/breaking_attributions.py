@@ -66,3 +66,23 @@ def one_step(answer: object) -> str:
         hint="End with .detach().",
     )
     return "A hundred such small steps, and the memory for the best, are the attack."
+
+
+def rank_objective(answer: object) -> str:
+    """`rank_objective(a, b, k, temperature)` is the soft count outside minus inside the top k of a."""
+    a, b = 0.1 + torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    hint = "The set is that of a; the threshold is the k-th largest logarithm of b, detached."
+    for k, temperature in ((3, 0.1), (6, 0.5)):
+        tried = f"three heatmaps of 4×4, k={k}, temperature={temperature}"
+        expected = attacks.Rank(k=k, temperature=temperature)(a[:, None], b[:, None])
+        got = run(answer, a, b, k, temperature, tried=tried, hint=hint)
+        expect_close(got, expected, tried=tried, hint=hint, tolerance=1e-4)
+    free = b.clone().requires_grad_()
+    got = run(answer, a, free, 3, 0.1, tried="b that requires grad", hint=hint)
+    assert isinstance(got, Tensor)
+    (slope,) = torch.autograd.grad(got.sum(), free)
+    ours = b.clone().requires_grad_()
+    goal = attacks.Rank(k=3, temperature=0.1, relative=False)(a[:, None], ours[:, None])
+    (right,) = torch.autograd.grad(goal.sum(), ours)
+    expect_close(slope, right, tried="its gradient in b", hint=hint, tolerance=1e-3)
+    return "With a falling temperature, this is the second kind of attack in the suite."

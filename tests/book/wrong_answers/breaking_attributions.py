@@ -19,6 +19,16 @@ def _projected(model: nn.Module, x: Tensor, y: Tensor, eps: float, k: int, sign:
     return attacks.LinfBall(eps=eps).project(_step(model, x, y, eps, k, sign), x)
 
 
+def _ranks(a: Tensor, b: Tensor, k: int, temperature: float, kind: str = "") -> Tensor:
+    heat = b.flatten(1) if kind == "no log" else b.flatten(1).log()
+    chosen = topk_mask(b if kind == "set of b" else a, k=k).flatten(1)
+    threshold = heat.topk(k, dim=1).values[:, -1:]
+    if kind != "moving threshold":
+        threshold = threshold.detach()
+    soft = torch.sigmoid((heat - threshold) / temperature)
+    return torch.where(chosen, -soft, soft).sum(1) * (-1 if kind == "sign" else 1)
+
+
 WRONG = {
     "project": [
         lambda z, x, eps: z.clamp(0, 1),
@@ -43,5 +53,11 @@ WRONG = {
         lambda model, x, y, eps, k: _projected(model, x, y, eps, k, sign=-1.0),
         lambda model, x, y, eps, k: _step(model, x, y, eps, k, sign=1.0),
         lambda model, x, y, eps, k: _projected(model, x, y, eps, k, sign=1.0).requires_grad_(),
+    ],
+    "rank-objective": [
+        lambda a, b, k, temperature: _ranks(a, b, k, temperature, kind="no log"),
+        lambda a, b, k, temperature: _ranks(a, b, k, temperature, kind="set of b"),
+        lambda a, b, k, temperature: _ranks(a, b, k, temperature, kind="sign"),
+        lambda a, b, k, temperature: _ranks(a, b, k, temperature, kind="moving threshold"),
     ],
 }
