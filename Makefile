@@ -4,6 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
+# Tests run on workers with a thread each; `make unit WORKERS=0` runs them one by one.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS)
+
 .DEFAULT_GOAL := help
 .PHONY: help setup book run serve lab edit test lint unit notebooks pages speed bench lock clean
 
@@ -34,7 +38,8 @@ lab: setup  ## open plain copies of the chapters in JupyterLab, to run and to fi
 edit: setup  ## open the sources of the chapters in JupyterLab
 	$(BIN)/jupyter lab book
 
-test: lint unit notebooks pages  ## run every check
+test: setup  ## run every check, and say what each part took
+	@$(BIN)/python -m tools.parts "$(MAKE)" lint unit notebooks pages
 
 lint: setup  ## style, types and direction of imports
 	$(BIN)/ruff check .
@@ -43,10 +48,11 @@ lint: setup  ## style, types and direction of imports
 	$(BIN)/lint-imports
 
 unit: setup  ## test package, tools, notebooks' form and examples in docstrings
-	$(BIN)/pytest tests attrlib --ignore=tests/book/test_pages.py --doctest-modules --cov
+	$(PYTEST) --dist worksteal --cov --doctest-modules \
+		tests attrlib --ignore=tests/book/test_pages.py
 
 notebooks: setup  ## execute all chapters with the quick budget and check their claims
-	env -u ATTRLIB_BUDGET $(BIN)/pytest --nbval-lax --nbval-current-env book
+	unset ATTRLIB_BUDGET; $(PYTEST) --dist loadfile --nbval-lax --nbval-current-env book
 
 pages: setup  ## build the book and check its pages in a browser
 	$(BIN)/pytest tests/book/test_pages.py

@@ -1,11 +1,16 @@
 """Options and fixtures shared by all tests of the package."""
 
+import os
 from collections.abc import Iterator
 
 import hypothesis
 import jaxtyping
 import pytest
 import torch
+
+# Two workers on two cores: a thread each, for what the tests start, too.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 # The same examples in every run, and no time limit: a busy machine is not a failure.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
@@ -22,6 +27,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=sorted(DTYPES),
         help="floating point type of the tests; tolerances are meant for float64",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """On a GPU, compute as exactly as on a CPU, and the same each time."""
+    if config.getoption("--device") != "cpu":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On another device, run only the tests that use it."""
+    if config.getoption("--device") != "cpu":
+        there = [item for item in items if "device" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=[item for item in items if item not in there])
+        items[:] = there
 
 
 @pytest.fixture(scope="session")

@@ -21,24 +21,27 @@ from captum import attr as captum
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models import resnet50
 
 from attrlib import attributions, metrics
 from attrlib._files import whole
-from attrlib.attacks import AttributionAttack, LinfBall, TopK
+from attrlib.attacks import AttributionAttack, LinfBall, Rank, TopK
 from attrlib.benchmark import provenance
-from attrlib.data import Images, fashion_mnist, photographs
+from attrlib.data import fashion_mnist, photographs
 from attrlib.models import SmallCNN, imagenet, with_softplus
 from tests.lens_oracles import numpy_diverse_topk, numpy_lens_recall, sorted_diverse_topk
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
-POINTS = {"28×28": 32, "224×224": 8}  # of a path, or noisy copies
-SIZES = {"28×28": (1, 4, 16, 64, 128), "224×224": (1, 8)}  # images
+POINTS = {"28×28": 32, "224×224": 8, "ResNet-50": 8}  # of a path, or noisy copies
+SIZES = {"28×28": (1, 4, 16, 64, 128), "224×224": (1, 8), "ResNet-50": (1, 8)}  # images
 # Rows of a pass that are tried, for the bare work as for Captum; the fastest is the one compared with.
 ROWS = {
     ("cpu", "28×28"): (32, 64, 128, 192, 256),
     ("cpu", "224×224"): (1, 2, 4),
     ("cuda", "28×28"): (32, 128, 512, 2048, 4096),
     ("cuda", "224×224"): (8, 16, 32, 64),
+    ("cpu", "ResNet-50"): (1, 2, 4),
+    ("cuda", "ResNet-50"): (8, 16, 32, 64),
 }
 # The one at which a bare pass is fastest per image is used. From 256 on, memory that the system hands
 # out and takes back costs a fifth of the time, at random, for bare passes as for ours.
@@ -51,6 +54,7 @@ STEP_LIMIT = 1.15
 SETS_LIMIT = 0.2  # five times as fast
 
 Work = Callable[[], object]
+Net = tuple[nn.Module, Tensor, Tensor]  # with images and labels
 
 
 class Case(NamedTuple):
@@ -211,12 +215,16 @@ def set_cases(device: torch.device) -> Iterable[Case]:
     )
 
 
-def attack_cases(device: torch.device) -> Iterable[Case]:
+def attack_cases(nets: dict[str, Net]) -> Iterable[Case]:
     """Yield attack steps on small images and on photographs, and attacks in one batch or one by one."""
-    images = fashion_mnist("val")[:64]
-    small = SmallCNN(generator=torch.Generator().manual_seed(0)).to(device), *_on(images, device)
-    large = imagenet().to(device), *_on(photographs()[:2], device)
-    for name, parts, steps in (("10 steps, 28×28", small, 10), ("1 step, 224×224", large, 1)):
+    few = {
+        size: (model, x[:n], y[:n])
+        for size, (model, x, y) in nets.items()
+        for n in [64 if size == "28×28" else 2]
+    }
+    for size, parts in few.items():
+        steps = 10 if size == "28×28" else 1
+        name = f"{steps} step{'s' * (steps > 1)}, {size}"
         twin = with_softplus(parts[0], SHARPNESS)
         yield Case(
             f"attack, {name}",
@@ -226,9 +234,19 @@ def attack_cases(device: torch.device) -> Iterable[Case]:
             limit=STEP_LIMIT,
             start=partial(_attack, *parts, steps=1),
         )
-    for name, parts, steps in (("28×28", small, 5), ("224×224", large, 1)):
+        suite = {"objective": Rank(k=100), "momentum": 0.75, "margin": 1e9}  # short leads
         yield Case(
-            f"whole attack, {name}",
+            f"attack as in the suite, {name}",
+            len(parts[1]),
+            partial(_attack, *parts, steps=steps + 1, **suite),
+            ("bare steps", partial(_steps, *parts, twin=twin, times=steps, lead=True)),
+            limit=STEP_LIMIT,
+            start=partial(_attack, *parts, steps=1, **suite),
+        )
+    for size, parts in few.items():
+        steps = 5 if size == "28×28" else 1
+        yield Case(
+            f"whole attack, {size}",
             len(parts[1]),
             partial(_attack, *parts, steps=steps),
             ("image by image", partial(_one_by_one, *parts, steps=steps)),
@@ -236,19 +254,40 @@ def attack_cases(device: torch.device) -> Iterable[Case]:
         )
 
 
-def _on(images: Images, device: torch.device) -> tuple[Tensor, Tensor]:
-    return images.x.to(device), images.y.to(device)
+def networks(device: torch.device, *, small: bool) -> dict[str, Net]:
+    """The networks by the size of their images, with images: small ones only, or all.
+
+    A ResNet-50 with random weights is there on an accelerator; on a CPU its passes take too long.
+    """
+    images = fashion_mnist("val")[: max(BATCHES)]
+    model = SmallCNN(generator=torch.Generator().manual_seed(0))
+    nets = {"28×28": (model.to(device), images.x.to(device), images.y.to(device))}
+    if small:
+        return nets
+    photos = photographs()
+    x, y = (torch.cat([t, t]).to(device) for t in (photos.x, photos.y))  # ten, two of each
+    nets["224×224"] = imagenet().to(device), x, y
+    if device.type != "cpu":
+        nets["ResNet-50"] = resnet().to(device), x, y
+    return nets
 
 
-def _attack(model: nn.Module, x: Tensor, y: Tensor, *, steps: int) -> None:
-    attack = AttributionAttack(
-        attribution=attributions.gradient,
-        objective=TopK(k=100),
-        ball=LinfBall(eps=8 / 255),
-        steps=steps,
-        step_size=0.8 / 255,
-        surrogates=(partial(with_softplus, beta=SHARPNESS),),
-    )
+def resnet() -> nn.Module:
+    """torchvision's ResNet-50 with random weights, in eval mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return resnet50(weights=None).eval()
+
+
+def _attack(model: nn.Module, x: Tensor, y: Tensor, *, steps: int, **options: Any) -> None:
+    usual: dict[str, Any] = {
+        "attribution": attributions.gradient,
+        "objective": TopK(k=100),
+        "ball": LinfBall(eps=8 / 255),
+        "step_size": 0.8 / 255,
+        "surrogates": (partial(with_softplus, beta=SHARPNESS),),
+    }
+    attack = AttributionAttack(steps=steps, **usual | options)
     attack(model, x, y, generator=torch.Generator().manual_seed(0))
 
 
@@ -257,9 +296,16 @@ def _one_by_one(model: nn.Module, x: Tensor, y: Tensor, *, steps: int) -> None:
         _attack(model, x[i : i + 1], y[i : i + 1], steps=steps)
 
 
-def _steps(model: nn.Module, x: Tensor, y: Tensor, *, twin: nn.Module, times: int) -> None:
-    """What an attack cannot do without: a derivative of the twin's map, then a map and a prediction."""
+def _steps(
+    model: nn.Module, x: Tensor, y: Tensor, *, twin: nn.Module, times: int, lead: bool = False
+) -> None:
+    """What an attack cannot do without: a derivative of the twin's map, then a map and a prediction.
+
+    With `lead` also the pass that keeps the prediction.
+    """
     for _ in range(times):
+        if lead:
+            _passes(model, x, y, times=1)
         leaf = x.detach().requires_grad_()
         total = twin(leaf).gather(1, y[:, None]).sum()
         (slope,) = torch.autograd.grad(total, leaf, create_graph=True)
@@ -356,13 +402,14 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--repeats", type=int, default=21, help="turns per case (default: 21)")
+    parser.add_argument("--seconds", type=float, default=LONGEST, help="at most, per case")
+    parser.add_argument("--small", action="store_true", help="images of 28×28 only")
     parser.add_argument("--out", type=Path, default=RESULTS / "speed.csv")
     options = parser.parse_args()
     device = torch.device(options.device)
     torch.set_num_threads(options.threads)
-    images = fashion_mnist("val")[: max(BATCHES)]
-    model = SmallCNN(generator=torch.Generator().manual_seed(0)).to(device)
-    x, y = images.x.to(device), images.y.to(device)
+    nets = networks(device, small=options.small)
+    model, x, y = nets["28×28"]
     batch = best_batch(model, x, y, repeats=options.repeats)
     name = provenance(device, seconds=0)["device"]
     print(f"{name}, medians of at most {options.repeats} turns; maps of SmallCNN, 28×28")
@@ -371,28 +418,29 @@ def main() -> int:
         f"{'× theirs':>8s}  compared with"
     )
     table, missed = [], 0
-    photos = [torch.cat([t, t]) for t in _on(photographs(), device)]  # ten, two of each
-    nets = {"28×28": (model, x, y), "224×224": (imagenet().to(device), *photos)}
     averages = (
         average_cases(net, xs[:n], ys[:n], size=size)
         for size, (net, xs, ys) in nets.items()
         for n in SIZES[size]
     )
-    for case in chain(
-        map_cases(model, x[:batch], y[:batch]), *averages, set_cases(device), attack_cases(device)
-    ):
+    sets = () if options.small else set_cases(device)
+    for case in chain(map_cases(model, x[:batch], y[:batch]), *averages, sets, attack_cases(nets)):
         start = time.perf_counter()
+        case = case._replace(longest=min(case.longest, options.seconds))
         row = measure(case, device=device, repeats=options.repeats)
         missed += row.verdict == "FAIL"
         limit = "" if row.limit is None else f"{row.limit:.2f}"
         other = "" if row.ratio_theirs is None else f"{row.ratio_theirs:.2f}"
         print(
             f"{row.case:42s} {row.batch:6d} {row.milliseconds:8.2f} {row.ratio_bare:7.2f} {limit:>6s} "
-            f"{row.verdict:5s} {other:>8s}  {row.bare}{', ' * bool(row.theirs)}{row.theirs}"
+            f"{row.verdict:5s} {other:>8s}  {row.bare}{', ' * bool(row.theirs)}{row.theirs}",
+            flush=True,
         )
         where = provenance(device, seconds=time.perf_counter() - start)
         table.append(row._asdict() | {"verdict": row.verdict} | where)
     write(options.out, table)
+    if device.type == "cuda":
+        print(f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB of memory at most")
     return 1 if missed else 0
 
 

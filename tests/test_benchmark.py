@@ -104,7 +104,7 @@ def test_a_second_call_adds_what_is_missing(
     assert path.read_text().startswith(first)
     assert len(rows(path)) == 4
     said = capsys.readouterr().out.splitlines()
-    assert [line.split(", ")[2] for line in said] == [
+    assert [line.split(", ")[3] for line in said] == [
         "objective another image",
         "objective random weights",
     ]

@@ -205,7 +205,7 @@ NO_GRAPH: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @_named(
-    *(
+    *sorted(
         set(CALLS)
         - {"target_logit", "correct", "insertion", "deletion", "CrossEntropy"}
         - {"AdversarialCrossEntropy", "Trades"}

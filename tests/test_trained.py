@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ import torch
 
 from attrlib import attributions, checkpoints, data, metrics
 from attrlib.__main__ import main
-from attrlib.attacks import PGD, LinfBall
-from attrlib.benchmark import calibration_error, recipes, trained
+from attrlib.attacks import PGD, LinfBall, RandomSign, WorstOf, standard
+from attrlib.benchmark import calibration_error, cells, recipes, trained
 from attrlib.maps import to_heatmap
-from attrlib.models import SmallCNN
 from attrlib.regularizers import loss_hessian_eigenvalue
+
+EPS = 0.05
 
 
 @pytest.fixture(autouse=True)
@@ -21,15 +23,17 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """In float32, with two networks, few images, one budget and short attacks."""
     threads = torch.get_num_threads()
     torch.set_default_dtype(torch.float32)
-    few = data.fashion_mnist("test")[:64]
+    few = data.fashion_mnist("test")[:120]
     monkeypatch.setattr(data, "fashion_mnist", lambda split: few)
     monkeypatch.setattr(checkpoints, "names", lambda: ["natural", "softplus"])
     monkeypatch.setattr(checkpoints, "seeds", lambda name: [0, 1] if name == "natural" else [])
-    monkeypatch.setattr(trained, "BUDGETS", (0.05,))
-    monkeypatch.setattr(trained, "STEPS", 4)
-    monkeypatch.setattr(trained, "RESTARTS", 2)
-    monkeypatch.setattr(trained, "_PGD", PGD(ball=LinfBall(eps=0.05), steps=2, step_size=0.05))
+    monkeypatch.setattr(trained, "BUDGETS", (EPS,))
+    monkeypatch.setattr(trained, "PER_CLASS", 2)
+    monkeypatch.setattr(trained, "POOL", 3)
+    monkeypatch.setattr(trained, "_PGD", PGD(ball=LinfBall(eps=EPS), steps=2, step_size=EPS))
     monkeypatch.setattr(trained, "_DRAWS", 50)
+    monkeypatch.setattr(cells, "standard", partial(standard, effort="quick"))
+    monkeypatch.setattr(cells, "_DRAWS", 9)
     yield
     torch.set_num_threads(threads)  # the command sets its own
 
@@ -49,98 +53,140 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("trained") / "recipes.csv"
 
 
+def _nets() -> list[torch.nn.Module]:
+    return [checkpoints.load(f"natural-s{seed}").model for seed in (0, 1)]
+
+
 def test_rows_are_what_one_would_compute(table: Path) -> None:
-    recipes(table, images=12)
-    x, y = (test := data.fashion_mnist("test")).x, test.y
-    nets = [checkpoints.load(f"natural-s{seed}").model for seed in (0, 1)]
-    right = torch.stack([net(x).argmax(1) == y for net in nets])
-    for seed, net in enumerate(nets):
-        where = {"seed": str(seed), "part": "model"}
-        hits = right[seed].double()
-        assert _value(table, quantity="accuracy", **where) == pytest.approx(
-            hits.mean().item(), abs=1e-4
-        )
-        lam = loss_hessian_eigenvalue(net, x)
-        assert _value(table, quantity="lambda_max", **where) == pytest.approx(
-            lam.mean().item(), abs=1e-3
-        )
-        assert _value(table, quantity="lambda_median", **where) == pytest.approx(
-            lam.median().item(), abs=1e-3
-        )
-        error = calibration_error(net(x).softmax(1).amax(1).detach(), hits)
-        assert _value(table, quantity="calibration_error", **where) == pytest.approx(
-            error, abs=1e-4
-        )
+    recipes(table, points=table.parent / "points")
+    test = data.fashion_mnist("test")
+    for seed, net in enumerate(_nets()):
+        where = {"seed": str(seed), "attack": "model"}
+        hits = (net(test.x).argmax(1) == test.y).double()
+        lam = loss_hessian_eigenvalue(net, test.x)
+        error = calibration_error(net(test.x).softmax(1).amax(1).detach(), hits)
+        for quantity, value, tolerance in (
+            ("accuracy", hits.mean(), 1e-4),
+            ("lambda_max", lam.mean(), 1e-3),
+            ("lambda_max_median", lam.median(), 1e-3),
+            ("calibration_error", torch.tensor(error), 1e-4),
+        ):
+            found = _value(table, quantity=quantity, **where)
+            assert found == pytest.approx(value.item(), abs=tolerance)
         assert _value(table, quantity="pgd20_accuracy", **where) <= hits.mean()
-    # One random draw on the first images that both get right.
-    rows = right.all(0).nonzero()[:12, 0]
-    x, y = x[rows], y[rows]
-    attack = trained._attacks(nets[0], 0.05)["random"]
-    z = attack(nets[0], x, y, generator=torch.Generator().manual_seed(0))
-    a, b = (to_heatmap(attributions.gradient(nets[0], p, y)) for p in (x, z))
-    (row,) = _rows(table, seed="0", change="random", quantity="topk", eps="0.05000")
-    values = metrics.topk_intersection(a, b, k=100)
-    assert float(row["value"]) == pytest.approx(values.mean().item(), abs=1e-4)
+    # One random draw on the list, whatever the network predicts there.
+    chosen, pool = cells.listed(test, per_class=2), cells.listed(test, per_class=3, start=2)
+    net, (x, y) = _nets()[0], (chosen.x, chosen.y)
+    z = RandomSign(eps=EPS)(net, x, y, generator=torch.Generator().manual_seed(0))
+    a, b = (to_heatmap(attributions.gradient(net, p, y)) for p in (x, z))
+    where = {"seed": "0", "attack": "random"}
+    (row,) = _rows(table, quantity="topk", **where)
+    overlap = partial(metrics.topk_intersection, k=100)
+    assert float(row["value"]) == pytest.approx(overlap(a, b).mean().item(), abs=1e-4)
     assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
-    assert float(row["chance"]) == pytest.approx(100 / 784, abs=1e-4)
-    assert row["images"] == "12"
-    # Another image of the same class, for those that have one.
-    a = to_heatmap(attributions.gradient(nets[1], x, y))
-    shared = [
-        metrics.topk_intersection(a[i : i + 1], a[j : j + 1], k=100).item()
-        for i, j in enumerate(trained._others(y).tolist())
-        if i != j
-    ]
-    (row,) = _rows(table, seed="1", change="other image", quantity="topk")
-    assert float(row["value"]) == pytest.approx(sum(shared) / len(shared), abs=1e-4)
-    assert row["images"] == str(len(shared))
-    assert row["eps"] == "0.00000"
+    assert (row["images"], row["eps"], row["suite"]) == ("20", "0.05000", "")
+    assert _value(table, quantity="topk_chance", **where) == pytest.approx(100 / 784, abs=1e-4)
+    rest = to_heatmap(attributions.gradient(net, pool.x, pool.y))
+    known = metrics.identification(a, b, y, score=overlap, pool=rest, pool_y=pool.y)
+    found = _value(table, quantity="identification_topk", **where)
+    assert found == pytest.approx(known.mean().item(), abs=1e-4)
+    estimate = metrics.specific(a, b, y, score=overlap, generator=torch.Generator().manual_seed(0))
+    (row,) = _rows(table, quantity="specific_topk", **where)
+    ends = [float(row[name]) for name in ("value", "low", "high")]
+    assert ends == pytest.approx(list(estimate), abs=1e-4)
+    right = (net(x).argmax(1) == y).double().mean().item()
+    assert _value(table, quantity="right", **where) == pytest.approx(right, abs=1e-4)
 
 
-def test_each_image_is_compared_with_the_next_of_its_class() -> None:
-    y = torch.tensor([4, 1, 4, 0, 1, 4])
-    assert trained._others(y).tolist() == [2, 4, 5, 3, 1, 0]
+def test_maps_of_another_origin_are_what_they_say(table: Path) -> None:
+    chosen = cells.listed(data.fashion_mnist("test"), per_class=2)
+    net, (x, y) = _nets()[1], (chosen.x, chosen.y)
+    a = to_heatmap(attributions.gradient(net, x, y))
+    mate = [next(j for j in range(20) if j != i and y[j] == y[i]) for i in range(20)]
+    grey = to_heatmap(attributions.gradient(net, torch.full_like(x, 0.5), y))
+    for origin, b in (("other image", a[mate]), ("blank image", grey)):
+        expected = metrics.topk_intersection(a, b, k=100).mean().item()
+        where = {"seed": "1", "attack": origin, "eps": "0.00000"}
+        assert _value(table, quantity="topk", **where) == pytest.approx(expected, abs=1e-4)
+    following = cells._next(torch.tensor([4, 1, 4, 0, 1]), same=False)
+    assert following.tolist() == [1, 2, 3, 4, 0]
+    assert cells._next(torch.tensor([4, 1, 4, 0, 1]), same=True).tolist() == [2, 4, 0, 3, 1]
 
 
 def test_the_table_is_consistent(table: Path) -> None:
     for row in _rows(table, seed="all"):
-        if row["quantity"] in ("step_ratio", "lambda_median"):
+        if row["quantity"] in ("step_ratio", "images"):
             continue
-        where = {k: row[k] for k in ("recipe", "part", "eps", "change", "quantity")}
-        seeds = [_value(table, seed=seed, **where) for seed in "01"]
-        assert float(row["value"]) == pytest.approx(sum(seeds) / 2, abs=2e-4)
-    for seed in "01":
-        drawn = {
-            change: _value(table, seed=seed, change=change, quantity="topk")
-            for change in ("attack", "random", "best random")
-        }
-        assert drawn["attack"] < drawn["best random"] <= drawn["random"]
-        for change in drawn:
-            kept = _value(table, seed=seed, change=change, quantity="kept")
-            assert kept == 1 or change == "random"
+        where = {k: row[k] for k in ("recipe", "attack", "eps", "quantity")}
+        seeds = [float(one["value"]) for one in _rows(table, **where) if one["seed"] != "all"]
+        mean = sum(seeds) / len(seeds)  # NaN where the few images of this test leave nothing
+        assert float(row["value"]) == pytest.approx(mean, abs=2e-4, nan_ok=True)
+        if row["low"]:
+            assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
+    drawn = {
+        attack: _value(table, seed="0", attack=attack, quantity="topk")
+        for attack in ("random", "mass", "top-k suite")
+    }
+    assert drawn["top-k suite"] < drawn["random"]
+    assert drawn["mass"] < drawn["random"]
+    suites = {row["attack"] for row in _rows(table, suite="1")}
+    assert suites == {f"{goal} suite" for goal in cells.GOALS}
+    for attack in suites:
+        assert _value(table, seed="0", attack=attack, quantity="kept") == 1
     assert _value(table, quantity="step_ratio") > 0
     assert {row["recipe"] for row in _rows(table)} == {"natural"}  # nothing is shipped of the other
 
 
-def test_a_second_call_adds_nothing_and_other_images_are_refused(
-    table: Path, capsys: pytest.CaptureFixture[str]
+def test_a_second_call_adds_nothing_and_reads_the_points(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = table.read_bytes()
-    assert main(["bench", "recipes", "--images", "12", "--out", str(table)]) == 0
+    content, points = table.read_bytes(), table.parent / "points"
+    words = ["bench", "recipes", "--points", str(points)]
+    assert main([*words, "--out", str(table)]) == 0
     assert table.read_bytes() == content
-    assert main(["bench", "recipes", "--images", "11", "--out", str(table)]) == 2
+    monkeypatch.setattr(cells, "attack_of", None)  # not called again: the points are there
+    monkeypatch.setattr(trained, "_parts", lambda: iter([("top-k suite", EPS)]))
+    recipes(tmp_path / "again.csv", points=points)
+    shown = ("seed", "quantity", "value", "low", "high")
+    again = [[row[name] for name in shown] for row in _rows(tmp_path / "again.csv")]
+    first = [[row[name] for name in shown] for row in _rows(table, attack="top-k suite")]
+    assert again == first
+
+
+def test_other_checkpoints_lists_and_names_are_refused(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = table.read_text()
+    copy = tmp_path / "copy.csv"
+    digest = _rows(table)[0]["checkpoints"]
+    copy.write_text(content.replace(digest, "0" * 8))
+    assert main(["bench", "recipes", "--out", str(copy)]) == 2
+    assert f"natural made from the checkpoints {digest}, got others" in capsys.readouterr().err
+    copy.write_text(content.replace(_rows(table)[0]["list"], "f" * 8))
+    assert main(["bench", "recipes", "--out", str(copy)]) == 2
     assert "in every row, got" in capsys.readouterr().err
-    assert main(["bench", "recipes", "--images", "99", "--out", str(table)]) == 2
-    assert "that all networks classify correctly, got 99" in capsys.readouterr().err
-    assert main(["bench", "recipes", "--images", "1", "--out", str(table)]) == 2
-    assert table.read_bytes() == content
+    assert main(["bench", "recipes", "--only", "madry", "--out", str(copy)]) == 2
+    assert "Expected only to be one of natural, softplus, got 'madry'" in capsys.readouterr().err
+    damaged = next((table.parent / "points").glob("random-*"))
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:100])
+    assert (
+        main(
+            ["bench", "recipes", "--points", str(damaged.parent), "--out", str(tmp_path / "n.csv")]
+        )
+        == 2
+    )
+    assert f"Expected {damaged} to hold points" in capsys.readouterr().err
+    damaged.write_bytes(whole)
 
 
-def test_a_smooth_network_is_attacked_as_it_is() -> None:
-    smooth = SmallCNN(activation=torch.nn.Softplus, generator=torch.Generator().manual_seed(0))
-    assert trained._attacks(smooth, 0.1)["attack"].surrogates == ()
-    flat = SmallCNN(generator=torch.Generator().manual_seed(0))
-    assert len(trained._attacks(flat, 0.1)["attack"].surrogates) == 3
+def test_attacks_of_cells() -> None:
+    others = torch.rand(2, 3, 1, 28, 28)
+    for goal in cells.GOALS:
+        assert isinstance(cells.attack_of(goal, EPS, others), WorstOf)
+    assert cells.attack_of("best random", EPS).draws == 9
+    with pytest.raises(ValueError, match=r"Expected name to be one of top-k, .*, got 'best'"):
+        cells.attack_of("best", EPS)
 
 
 def test_calibration_error_is_the_gap_in_each_bin() -> None:
@@ -155,15 +201,12 @@ def test_calibration_error_is_the_gap_in_each_bin() -> None:
         calibration_error(confidence + 0.5, hits)
 
 
-def test_intervals_resample_seeds_and_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_resample_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trained, "_DRAWS", 2000)
-    same = torch.full((3, 40), 0.7, dtype=torch.float64)
-    assert trained._bootstrap(same) == pytest.approx((0.7, 0.7))
-    apart = same + torch.tensor([[-0.2], [0.0], [0.2]], dtype=torch.float64)
-    low, high = trained._bootstrap(apart)
-    assert low == pytest.approx(0.5)
-    assert high == pytest.approx(0.9)
-    images = torch.arange(400, dtype=torch.float64)[None] / 400
+    assert trained._bootstrap(torch.full((40,), 0.7, dtype=torch.float64)) == pytest.approx(
+        (0.7, 0.7)
+    )
+    images = torch.arange(400, dtype=torch.float64) / 400
     low, high = trained._bootstrap(images)
     assert low < 0.5 < high
-    assert high - low == pytest.approx(2 * 1.96 * images.std().item() / 20, rel=0.5)
+    assert high - low == pytest.approx(2 * 1.96 * images.std().item() / 20, rel=0.2)

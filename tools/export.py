@@ -218,7 +218,9 @@ def _bootstrap(notebook: NotebookNode, address: str) -> NotebookNode:
         needed |= PHOTOGRAPHS
     lines = "".join(f'    "{name}": "{package}",\n' for name, package in needed.items())
     source = BOOTSTRAP.format(needed=f"{{\n{lines}}}", address=address)
-    return code_cell(source, name="bootstrap", tags=[])
+    cell = code_cell(source, name="bootstrap", tags=[])
+    cell.metadata["jupyter"] = {"source_hidden": True}  # its first line stays to be seen
+    return cell
 
 
 #: What attrlib needs and chapters use with it; modules and packages have the same names.

@@ -76,7 +76,8 @@ class Identification:
         """
         if len(self.others) == 1:
             return self
-        return Identification(others=self.others[index], temperature=self.temperature)
+        others = self.others[index.to(self.others.device)]
+        return Identification(others=others, temperature=self.temperature)
 
     def _units(self, a: Tensor) -> tuple[Tensor, Tensor]:
         """Heatmaps of length 1: own (n, h·w) and others (n or 1, m, h·w)."""

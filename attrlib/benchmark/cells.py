@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attrlib import _files, attributions, data, metrics
-from attrlib.attacks import SUITE, AttributionAttack, LinfBall, RandomSign, TopK, standard
+from attrlib.attacks import SUITE, RandomSign, standard
 from attrlib.benchmark.attack_strength import K, Setting
 from attrlib.maps import to_heatmap
 from attrlib.training.state import contents
@@ -110,26 +110,11 @@ def points(
         return z, False
     x, y = images.x.to(device), images.y.to(device)
     attack = attack_of(name, eps, others)
-    if isinstance(attack, AttributionAttack) and not _has_kinks(net):
-        # The first attack of the book took the network itself where it is smooth.
-        attack = AttributionAttack(
-            attribution=attack.attribution,
-            objective=TopK(k=K),
-            ball=LinfBall(eps=eps),
-            steps=attack.steps,
-            step_size=attack.step_size,
-            restarts=attack.restarts,
-            score=attack.score,
-        )
     z = attack(net, x, y, generator=torch.Generator().manual_seed(0))
     folder.mkdir(parents=True, exist_ok=True)
     with _files.whole(path) as partial:
         partial.write_bytes(safetensors.torch.save({"z": z.cpu()}))
     return z, True
-
-
-def _has_kinks(net: torch.nn.Module) -> bool:
-    return any(isinstance(module, torch.nn.ReLU) for module in net.modules())
 
 
 def scores_at(
@@ -231,15 +216,3 @@ def competitors(
     maps = attributions.gradient(net, pool.x.to(device), pool.y.to(device))
     rows = torch.stack([(pool.y == label).nonzero()[:few, 0] for label in images.y])
     return maps[rows.to(device)]
-
-
-__all__ = [
-    "CONTROLS",
-    "GOALS",
-    "attack_of",
-    "clean_controls",
-    "competitors",
-    "listed",
-    "points",
-    "scores_at",
-]

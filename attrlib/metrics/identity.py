@@ -298,7 +298,7 @@ def _others(
         )
     _check.finite(pool=pool)
     _labels(pool, pool_y=pool_y)
-    pool = pool.to(a)
+    pool, pool_y = pool.to(a), pool_y.to(y.device)
     rival = y[:, None] == pool_y
     for i, mine in enumerate(a):
         same = rival[i].nonzero()[:, 0]

@@ -1,16 +1,25 @@
 """The small extensions: docstrings as pages, the table of exercises, repairs of the theme."""
 
+import base64
+import io
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from PIL import Image
+
 from attrlib.types import Inputs, Labels
 from tests.book.building import ROOT
+from tools.chapters import chapters, read
 
 sys.path.append(str(ROOT / "tools" / "sphinx"))
 from docstrings import signature, to_rst
 from exercise_map import Exercise, exercises, plan
+from landing import address, ends, opening, thumbnail
 from pages import repair
 
 
@@ -71,6 +80,48 @@ def test_a_plan_is_read_from_the_notebook(tmp_path: Path) -> None:
     path.write_text(json.dumps({"cells": [{"source": ["# A draft\n"]}]}), encoding="utf-8")
     assert plan(path) == ("", "")
     assert exercises(path) == []
+
+
+def panels(*widths: int, height: int = 40) -> Image.Image:
+    """Return dark panels of these widths on white, ten pixels apart, with a white frame."""
+    picture = Image.new("RGB", (10 + sum(widths) + 10 * len(widths), height + 20), "white")
+    at = 10
+    for width in widths:
+        picture.paste("navy", (at, 10, at + width, 10 + height))
+        at += width + 10
+    return picture
+
+
+def test_a_thumbnail_holds_whole_panels() -> None:
+    picture = panels(40, 40, 40, 40)
+    assert ends(picture) == [50, 100, 150, 210]
+    small = thumbnail(picture)  # 2.1 times the height of 60 pixels is nearest to the third end
+    assert small.size == (480, round(480 * 60 / 150))
+    assert thumbnail(panels(60)).size == (480, 360)
+
+
+def test_the_opening_picture_travels_in_its_address() -> None:
+    file = io.BytesIO()
+    panels(40).save(file, "PNG")
+    data = {"image/png": base64.b64encode(file.getvalue()).decode()}
+    cell = new_code_cell(
+        outputs=[new_output("display_data", data=data)],
+        metadata={"mystnb": {"image": {"alt": "A panel."}}},
+    )
+    picture, alt = opening(new_notebook(cells=[new_code_cell("1"), cell]))
+    assert (picture.size, alt) == ((60, 60), "A panel.")
+    kind, sent = address(picture).split(",")
+    assert kind == "data:image/webp;base64"
+    again = Image.open(io.BytesIO(base64.b64decode(sent))).convert("RGB")
+    difference = np.abs(np.asarray(again, int) - np.asarray(picture, int))
+    assert difference.mean() < 3
+    with pytest.raises(ValueError, match="Expected a notebook with a picture, got none"):
+        opening(new_notebook())
+
+
+def test_a_thumbnail_is_light() -> None:
+    for path in chapters().values():
+        assert len(address(thumbnail(opening(read(path))[0]))) < 40_000, path.stem
 
 
 def test_repairs_change_a_page_once() -> None:

@@ -155,7 +155,11 @@ def test_terms_citations_and_figures_show_their_text_on_hover(
     page.goto((built.html / f"{next(iter(CHAPTERS))}.html").as_uri())
     page.wait_for_load_state("load")
     page.evaluate("() => window.MathJax?.startup?.promise")
-    for link in ("[href*='glossary.html#term']", "[href*='bibliography.html#']", ".internal[href^='#fig-']"):
+    for link in (
+        "[href*='glossary.html#term']",
+        "[href*='bibliography.html#']",
+        ".internal[href^='#fig-']",
+    ):
         page.locator(f"article a{link}").first.hover()
         tip = page.locator(".tippy-box")
         tip.wait_for()
