@@ -353,7 +353,7 @@ def test_more_effort_is_not_weaker() -> None:
 class Functional(nn.Module):
     """Kinks that no module shows."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(64, 16), nn.Linear(16, 3)
 
@@ -371,11 +371,11 @@ def test_networks_of_all_kinds(kind: str, dtype: torch.dtype) -> None:
             "smooth": smooth,
             "relu": relu_net(dtype),
             "function": lambda z: smooth(z),
-            "functional": Functional(smooth).to(dtype),
+            "functional": Functional().to(dtype),
         }
     spy = Counting()
     z = suite(attribution=spy)(models[kind], x, y, generator=seeded(0))
-    assert scores(models[kind], x, y, z).mean() < 0.9
+    assert (scores(models[kind], x, y, z) < 1).any()
     if kind == "function":
         assert all(model is models[kind] for model in spy.models)
         same = suite()(smooth, x, y, generator=seeded(0))
@@ -399,16 +399,27 @@ def test_a_row_depends_on_no_other(goal: str, dtype: torch.dtype) -> None:
     assert torch.equal(found(model, x, y, generator=seeded(0)), z)
     other = x.roll(1, -1)
     other[2] = x[2]
-    other[0] = 0  # has no map
-    with pytest.warns(UnattackedWarning, match=r"\(0\)"):
-        changed = found(model, other, y, generator=seeded(0))
-    torch.testing.assert_close(changed[2], z[2], rtol=0, atol=1e-6)
+    changed = found(model, other, y, generator=seeded(0))
+    assert torch.equal(changed[2], z[2])
     assert not torch.equal(changed[1], z[1])
 
 
+def test_a_row_that_is_left_out_changes_roundings_only(dtype: torch.dtype) -> None:
+    # Not so for the cosine: its slope at x is all rounding, and the first step follows its signs.
+    model, x, y = setting(dtype, n=4)
+    found = suite(attribution=input_x_gradient)
+    z = found(model, x, y, generator=seeded(0))
+    other = x.clone()
+    other[0] = 0  # has no map
+    with pytest.warns(UnattackedWarning, match=r"\(0\)"):
+        changed = found(model, other, y, generator=seeded(0))
+    torch.testing.assert_close(changed[1:], z[1:], rtol=0, atol=1e-6)
+    assert (z[1:] != x[1:]).any()
+
+
 def test_the_generator_decides(dtype: torch.dtype) -> None:
-    model, x, y = setting(dtype, n=2)
-    found = suite(attribution=partial(smooth_grad, sigma=0.1, samples=2))
+    model, x, y = relu_net(dtype), oracles.images(2).to(dtype), oracles.labels(2)
+    found = suite("cosine", attribution=partial(smooth_grad, sigma=0.1, samples=2))
     z = [found(model, x, y, generator=seeded(seed)) for seed in (0, 0, 1)]
     assert torch.equal(z[0], z[1])
     assert not torch.equal(z[0], z[2])
