@@ -67,10 +67,17 @@ def ends(picture: Image.Image) -> list[int]:
 
 
 def thumbnail(picture: Image.Image) -> Image.Image:
-    """Return the panels on the left that make a picture about twice as wide as high."""
+    """Return the panels on the left that make a picture about twice as wide as high.
+
+    Of panels in rows that are together higher than wide, only the upper ones.
+    """
     wanted = RATIO * picture.height
     end = min(ends(picture), key=lambda place: abs(place - wanted))
     part = picture.crop((0, 0, end, picture.height))
+    if part.height > part.width:
+        rows = ends(part.transpose(Image.Transpose.TRANSPOSE))
+        low = min(rows, key=lambda place: abs(place - end / RATIO))
+        part = part.crop((0, 0, end, low))
     return part.resize((WIDTH, round(WIDTH * part.height / part.width)), Image.Resampling.LANCZOS)
 
 
