@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,7 @@ from attrlib.attributions import gradient, input_x_gradient, smooth_grad
 from attrlib.maps import to_heatmap
 from attrlib.models import SmallCNN, smoothed
 from tests import oracles
-from tests.attack_oracles import Bowl, attack, zeros
+from tests.attack_oracles import Bowl, Fixed, attack, zeros
 from tests.oracles import seeded
 
 GOALS = ("top-k", "lens", "kendall", "cosine", "identification")
@@ -37,30 +37,6 @@ TOP5 = partial(metrics.topk_intersection, k=5)
 def scores(model: Any, x: Tensor, y: Tensor, z: Tensor, score: Any = TOP5) -> Tensor:
     a, b = (gradient(model, q, y) for q in (x, z))
     return score(a, b) if score is metrics.cosine else score(to_heatmap(a), to_heatmap(b))
-
-
-@dataclass
-class Fixed:
-    """An attack that knows its points, with a record of the batches it was given."""
-
-    points: Tensor
-    attribution: Any = None
-    sizes: list[int] = field(default_factory=list)
-
-    def __call__(
-        self,
-        model: Any,
-        x: Tensor,
-        y: Tensor,
-        /,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        self.sizes.append(len(x))
-        return self.points.clone()
-
-    def rows(self, index: Tensor) -> "Fixed":
-        return replace(self, points=self.points[index])
 
 
 class Counting:
