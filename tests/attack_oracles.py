@@ -1,6 +1,7 @@
 """Models whose attacks are known in closed form, and an attack with the usual settings."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -52,6 +53,30 @@ class Spy:
             self.models.append(model)
         self.noise.append(torch.rand(1, generator=generator))
         return gradient(model, x, y)
+
+
+@dataclass
+class Fixed:
+    """An attack that knows its points, with a record of the batches it was given."""
+
+    points: Tensor
+    attribution: Any = None
+    sizes: list[int] = field(default_factory=list)
+
+    def __call__(
+        self,
+        model: Any,
+        x: Tensor,
+        y: Tensor,
+        /,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        self.sizes.append(len(x))
+        return self.points.clone()
+
+    def rows(self, index: Tensor) -> "Fixed":
+        return replace(self, points=self.points[index])
 
 
 def attack(**changes: Any) -> AttributionAttack:

@@ -23,6 +23,7 @@ class Row(NamedTuple):
     gives: Literal["like x", "per sample", "heatmap", "mask", "point"]
     random: bool = False
     differentiable: bool = True
+    exact: bool = True  # the derivative is that of the values
     looks: bool = True  # refuses NaN; what attacks call at each step does not look at values
     refuses: bool = False  # an x that requires grad
     gradients: bool = True  # a model is differentiated, which torch.inference_mode() forbids
@@ -136,6 +137,40 @@ ROWS = {
         random=True,
         differentiable=False,
     ),
+    "WorstOf": Row(
+        attacks.WorstOf(
+            attacks=tuple(
+                attacks.AttributionAttack(
+                    attribution=partial(attributions.smooth_grad, sigma=0.1, samples=2),
+                    objective=objective,
+                    ball=BALL,
+                    steps=2,
+                    step_size=0.05,
+                    momentum=0.5,
+                    step_decay=0.5,
+                    margin=0.1,
+                )
+                for objective in (attacks.Rank(k=9), attacks.Cosine())
+            ),
+            score=metrics.cosine,
+        ),
+        "model",
+        "like x",
+        random=True,
+        differentiable=False,
+    ),
+    "standard": Row(
+        attacks.standard(
+            eps=0.1,
+            attribution=partial(attributions.smooth_grad, sigma=0.1, samples=2),
+            k=9,
+            effort="quick",
+        ),
+        "model",
+        "like x",
+        random=True,
+        differentiable=False,
+    ),
     "TripletAttack": Row(
         regularizers.TripletAttack(ball=BALL, steps=2, step_size=0.05, k=20, beta=None),
         "model",
@@ -148,6 +183,12 @@ ROWS = {
     "TopK with a window": Row(
         attacks.TopK(k=4, window=1, diverse=True), "maps", "per sample", looks=False
     ),
+    # Thresholds are constants in the derivative, which is no full one: see test_attack_ranks.py.
+    "Rank": Row(attacks.Rank(k=9), "maps", "per sample", looks=False, exact=False),
+    "Rank with a window": Row(
+        attacks.Rank(k=4, window=1, diverse=True), "maps", "per sample", looks=False, exact=False
+    ),
+    "Order": Row(attacks.Order(), "maps", "per sample", looks=False, exact=False),
     "MassCenter": Row(attacks.MassCenter(), "maps", "per sample", looks=False),
     "TargetMap": Row(
         attacks.TargetMap(target=oracles.images(1)[0, 0]), "maps", "per sample", looks=False

@@ -13,12 +13,14 @@ from attrlib.attacks import (
     LinfBall,
     MassCenter,
     Order,
+    RandomSign,
     Rank,
     TargetMap,
     TopK,
     UnattackedWarning,
     ascend,
 )
+from attrlib.attacks.ascent import compared
 from attrlib.attributions import gradient, integrated_gradients, smooth_grad
 from attrlib.maps import to_heatmap
 from attrlib.models import with_softplus
@@ -257,3 +259,24 @@ def test_a_row_without_gradient_leaves_the_others_alone(dtype: torch.dtype) -> N
     x[1] = 0
     other = found(Bowl(), x, zeros(x), generator=seeded(0))
     assert torch.equal(one[[0, 2]], other[[0, 2]])
+
+
+def test_a_map_that_vanishes_does_not_pass_for_a_change(dtype: torch.dtype) -> None:
+    """All pixels of a zero map are tied, and the first ones of a tie would be its top k."""
+
+    class Gate(nn.Module):
+        """Explained by the image, but for images darker than those it was given: by nothing."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            bright = x.detach().flatten(1).mean(1, keepdim=True) >= 0.5
+            return torch.where(bright, x.square().flatten(1).sum(1, keepdim=True), 1.0)
+
+    x = torch.linspace(0.3, 0.9, 64, dtype=dtype).view(1, 1, 8, 8)
+    overlap = partial(metrics.topk_intersection, k=5)
+    value = compared(overlap, gradient(Gate(), x, zeros(x)))
+    assert value(gradient(Gate(), x - 0.2, zeros(x))).isnan().all()
+    assert value(gradient(Gate(), x, zeros(x))) == 1
+    z = RandomSign(eps=0.2, draws=50, score=overlap, attribution=gradient)(
+        Gate(), x, zeros(x), generator=seeded(0)
+    )
+    assert (gradient(Gate(), z, zeros(x)) != 0).any()

@@ -5,6 +5,7 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -114,6 +115,30 @@ def test_rows_are_chosen_by_column(tables: Path) -> None:
         book.results("grid", modell="madry")
     with pytest.raises(ValueError, match=r"Expected score of a row in grid.csv, got 0.4"):
         book.results("grid", score=0.4)
+
+
+def test_the_board_has_a_row_for_each_network() -> None:
+    columns = ["recipe", "seed", "attack", "eps", "quantity", "value", "low", "high"]
+    rows = [
+        ("madry", "0", "model", 0.0, "accuracy", 0.75, 0.7, 0.8),
+        ("madry", "0", "top-k suite", 0.1, "topk", 0.5, 0.4, 0.6),
+        ("madry", "0", "top-k suite", 0.1, "lens_recall", 0.7, 0.6, 0.8),
+        ("madry", "0", "top-k suite", 0.1, "lens_recall_chance", 0.4, 0.4, 0.4),
+        ("madry", "0", "random", 0.1, "topk", 0.6, 0.5, 0.7),
+        ("madry", "0", "other image", 0.0, "topk", 0.3, 0.2, 0.4),
+        ("madry", "0", "mass", 0.1, "topk", 0.9, 0.9, 0.9),  # another attack, left out
+    ]
+    got = book.board(pd.DataFrame(rows, columns=columns)).loc[("madry", "0")]
+    assert got["topk", 0.1] == 0.5
+    assert (got["topk low", 0.1], got["topk high", 0.1]) == (0.4, 0.6)
+    assert got["LENS", 0.1] == pytest.approx(0.5)  # (0.7 - 0.4) / (1 - 0.4)
+    assert (got["random topk", 0.1], got["other topk", 0.0], got["accuracy", 0.0]) == (
+        0.6,
+        0.3,
+        0.75,
+    )
+    with pytest.raises(ValueError, match=r"rows of the top-k suite, got \['model'\]"):
+        book.board(pd.DataFrame(rows[:1], columns=columns))
 
 
 # --- source ---------------------------------------------------------------------------------------

@@ -113,6 +113,8 @@ def test_scores_are_those_of_the_map_on_the_model_itself(tmp_path: Path) -> None
         ("--attribution", "input_x_gradient", "--objective", "cosine"),
         ("--objective", "top-k", "--k", "10", "--window", "1", "--explain", "label"),
         ("--objective", "target-map", "--target", "cat/a.png"),
+        ("--objective", "rank", "--k", "10", "--momentum", "0.5"),
+        ("--objective", "rank", "--k", "5", "--window", "1"),
     ],
     ids=lambda more: " ".join(more[:4]),
 )
@@ -125,6 +127,80 @@ def test_own_images_and_model(folder: Path, tmp_path: Path, more: tuple[str, ...
     assert [row["label"] for row in table] == ["cat", "cat", "dog", "dog"]
     assert any(row["changed"] == "True" for row in table)
     assert all(row["prediction_kept"] == "True" for row in table)
+
+
+def suite(folder: Path, out: Path, *more: str) -> list[str]:
+    model = "tests.test_main_attack:small_net"
+    start = ("attack", "--image-folder", str(folder), "--model", model, "--out", str(out))
+    return [*start, "--suite", "quick", "--eps", "0.05", *more]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--k", "10"),
+        ("--k", "5", "--window", "1", "--norm", "l2", "--eps", "1"),
+        ("--objective", "cosine", "--attribution", "smooth_grad", "--samples", "2"),
+    ],
+    ids=lambda more: " ".join(more[:4]),
+)
+def test_a_suite_takes_the_place_of_one_attack(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+) -> None:
+    out = tmp_path / "out"
+    assert main(suite(folder, out, *more)) == 0
+    last = capsys.readouterr().err.rstrip().rpartition("\r")[2]
+    (done, total) = last.rpartition("| ")[2].partition(" ")[0].split("/")
+    assert done == total  # of the progress bar
+    table = rows(out)
+    assert len(table) == 4
+    assert all(row["prediction_kept"] == row["changed"] == "True" for row in table)
+    assert main(suite(folder, out, *more)) == 0  # what is done is not done again
+    assert rows(out) == table
+    other = [word if word != "quick" else "standard" for word in suite(folder, out, *more)]
+    assert main(other) == 2
+    assert "got another attack" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--steps", "9"), "Expected --suite without the settings of a single attack, got --steps"),
+        (("--step-size", "1", "--beta"), "single attack, got --step-size, --beta"),
+        (("--restarts", "2", "--momentum", "0.5"), "single attack, got --restarts, --momentum"),
+        (("--objective", "rank"), "Expected --objective top-k or cosine with --suite, got rank"),
+        (("--objective", "mass-center"), "top-k or cosine with --suite, got mass-center"),
+        (("--objective", "target-map"), "top-k or cosine with --suite, got target-map"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
+)
+def test_settings_that_a_suite_has_itself_are_refused(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+    message: str,
+) -> None:
+    assert main(suite(folder, tmp_path / "out", *more)) == 2
+    (line,) = [row for row in capsys.readouterr().err.splitlines() if row.startswith("attrlib")]
+    assert message in line
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_black_image_is_named_beside_others_and_alone(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], together: bool
+) -> None:
+    Image.new("RGB", (8, 8)).save(folder / "dog" / "d.png")
+    maps = ("--attribution", "input_x_gradient", "--objective", "cosine")
+    size = "4" if together else "3"
+    single = [*own(folder, tmp_path / "one", *maps), "--batch-size", size]
+    for call in (single, [*suite(folder, tmp_path / "all", *maps), "--batch-size", size]):
+        assert main(call) == 0
+        said = capsys.readouterr().err
+        (line,) = [row for row in said.splitlines() if row.startswith("attrlib")]
+        assert line.startswith("attrlib attack: dog/d.png: left unchanged: their map is zero")
+    for out in (tmp_path / "one", tmp_path / "all"):
+        assert [row["changed"] for row in rows(out)] == ["True", "True", "True", "False"]
 
 
 def test_a_second_call_goes_on_where_the_first_stopped(
@@ -213,6 +289,9 @@ def test_a_bad_image_is_reported_and_skipped_only_when_told(
         (("--attribution", "smooth_grad", "--sigma", "-1"), "Expected sigma >= 0, got -1"),
         (("--attribution", "uni_grad", "--radius", "-1"), "Expected radius >= 0, got -1"),
         (("--attribution", "uni_grad", "--samples", "0"), "Expected samples to be an integer"),
+        (("--momentum", "1"), "Expected momentum < 1, got 1.0"),
+        (("--momentum", "-1"), "Expected momentum >= 0, got -1.0"),
+        (("--suite", "quick"), "single attack, got --steps, --restarts"),
         (("--objective", "target-map"), "Expected --target with a picture"),
         (("--objective", "target-map", "--target", "no.png"), "Expected --target to be a file"),
         (("--objective", "target-map", "--target", __file__), "Expected --target to be an image"),

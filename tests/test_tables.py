@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attrlib import _files, checkpoints
+from attrlib import _files, checkpoints, data
 from attrlib.__main__ import main
 from attrlib.benchmark import _table
 
@@ -109,10 +109,10 @@ def test_the_command_refuses_other_weights_and_a_place_in_use(
         made.append(table)
         _table.append(table, ROWS)
 
-    monkeypatch.setattr("attrlib.benchmark.recipes", study)
-    monkeypatch.setattr(checkpoints, "names", lambda: ["natural"])
-    monkeypatch.setattr(checkpoints, "seeds", lambda _: [0])
-    call = ["bench", "recipes", "--out", str(path)]
+    monkeypatch.setattr("attrlib.benchmark.strength", study)
+    embedded = data.fashion_mnist("val")
+    monkeypatch.setattr(data, "fashion_mnist", lambda split, full: embedded)
+    call = ["bench", "strength", "--out", str(path)]
     assert main(call) == main(call) == 0
     with _files.claimed(path):
         assert main(call) == 2
@@ -123,5 +123,5 @@ def test_the_command_refuses_other_weights_and_a_place_in_use(
     assert "to be made of the same weights, got other contents" in capsys.readouterr().err
     assert made == [path, path]
     (tmp_path / "file").touch()
-    assert main(["bench", "recipes", "--out", str(tmp_path / "file" / "t.csv")]) == 2
+    assert main(["bench", "strength", "--out", str(tmp_path / "file" / "t.csv")]) == 2
     assert made == [path, path]

@@ -18,7 +18,6 @@ from attrlib.training import (
     Loss,
     TrainConfig,
     correct,
-    eval_mode,
     evaluate,
     train,
 )
@@ -420,37 +419,3 @@ def test_bad_losses_are_named(options: dict[str, object], message: str) -> None:
     good: dict[str, object] = {"terms": {"a": CrossEntropy()}, "weights": {"a": 1.0}}
     with pytest.raises(ValueError, match=message):
         Loss(**(good | options))
-
-
-@pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"epochs": 0}, r"Expected epochs .* got 0"),
-        ({"batch_size": 0}, r"Expected batch_size .* got 0"),
-        ({"lr": 0.0}, r"Expected lr > 0, got 0\.0"),
-        ({"weight_decay": -1.0}, r"Expected weight_decay >= 0, got -1\.0"),
-        (
-            {"schedule": "cosine"},
-            r"Expected schedule to be one of one-cycle, constant, got 'cosine'",
-        ),
-    ],
-)
-def test_bad_settings_are_named(options: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        TrainConfig(**({"epochs": 1} | options))
-
-
-# --- eval_mode, evaluate --------------------------------------------------------------------------
-
-
-def test_eval_mode_gives_every_module_its_own_mode_back() -> None:
-    model = nn.Sequential(nn.Dropout(), nn.Sequential(nn.BatchNorm2d(1), nn.ReLU()))
-    model[1][0].eval()
-    modes = [m.training for m in model.modules()]
-    with eval_mode(model):
-        assert not any(m.training for m in model.modules())
-    assert [m.training for m in model.modules()] == modes
-    with pytest.raises(KeyError), eval_mode(model):
-        raise KeyError
-    assert [m.training for m in model.modules()] == modes

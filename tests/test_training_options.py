@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from attrlib import _random
 from attrlib.data import Images
 from attrlib.regularizers import CrossEntropy
-from attrlib.training import Loss, TrainConfig, train
+from attrlib.training import Loss, TrainConfig, eval_mode, train
 from attrlib.training.parallel import Team, gather
 from tests import oracles
 
@@ -199,7 +199,7 @@ import sys
 import torch
 from pathlib import Path
 from attrlib.data import Images
-from attrlib.training import Loss, TrainConfig, train
+from attrlib.training import Loss, TrainConfig, eval_mode, train
 from attrlib.training.parallel import leads
 from tests import oracles
 from tests.test_training_options import shared_loss
@@ -337,3 +337,40 @@ def test_processes_that_were_called_differently_stop() -> None:
     with pytest.raises(ValueError, match="Expected loss as in the first process, another, got one"):
         Team(torch.device("cpu"), Other()).check_equal(loss="one")
     Team(torch.device("cpu")).check_equal(loss="one")
+
+
+# --- bad settings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, r"Expected epochs .* got 0"),
+        ({"batch_size": 0}, r"Expected batch_size .* got 0"),
+        ({"lr": 0.0}, r"Expected lr > 0, got 0\.0"),
+        ({"weight_decay": -1.0}, r"Expected weight_decay >= 0, got -1\.0"),
+        (
+            {"schedule": "cosine"},
+            r"Expected schedule to be one of one-cycle, constant, got 'cosine'",
+        ),
+    ],
+)
+def test_bad_settings_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**({"epochs": 1} | options))
+
+
+# --- eval_mode, evaluate --------------------------------------------------------------------------
+
+
+def test_eval_mode_gives_every_module_its_own_mode_back() -> None:
+    model = nn.Sequential(nn.Dropout(), nn.Sequential(nn.BatchNorm2d(1), nn.ReLU()))
+    model[1][0].eval()
+    modes = [m.training for m in model.modules()]
+    with eval_mode(model):
+        assert not any(m.training for m in model.modules())
+    assert [m.training for m in model.modules()] == modes
+    with pytest.raises(KeyError), eval_mode(model):
+        raise KeyError
+    assert [m.training for m in model.modules()] == modes

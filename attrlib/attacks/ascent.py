@@ -195,7 +195,8 @@ def compared(score: Metric, a: Tensor) -> Callable[[Tensor], Tensor]:
     """Return a metric as a function of its second map, reduced to heatmaps if it asks for them.
 
     A metric whose first parameter is annotated `Heatmaps` gets heatmaps; any other gets the signed maps.
-    Where a map is not finite the score is undefined (NaN).
+    Where a map is zero or not finite the score is undefined (NaN): all pixels of a zero map are tied, and
+    a set of the first ones would pass for a change.
     """
     inner = score
     while isinstance(inner, functools.partial):
@@ -205,7 +206,7 @@ def compared(score: Metric, a: Tensor) -> Callable[[Tensor], Tensor]:
     start = to_heatmap(a) if wants_heat else a
 
     def value(b: Tensor) -> Tensor:
-        known = b.flatten(1).isfinite().all(1)
+        known = defined(b)
         b = torch.where(known.view(-1, *[1] * (b.ndim - 1)), b, 0)
         scores = score(start, to_heatmap(b) if wants_heat else b)
         _one_each(b, score=scores)

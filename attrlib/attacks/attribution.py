@@ -1,7 +1,7 @@
 """The attack on an explanation."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,26 @@ from attrlib.types import Attribution, Classifier, Inputs, Labels, Metric, Objec
 
 
 class UnattackedWarning(UserWarning):
-    """Rows came back unchanged because there was nothing to follow: count them as such."""
+    """Rows came back unchanged because there was nothing to follow: count them as such.
+
+    Attributes:
+        rows: Their numbers in the batch.
+        reason: What was in the way.
+    """
+
+    def __init__(self, rows: Sequence[int], reason: str, *, of: int) -> None:
+        """Name up to eight of the rows.
+
+        Args:
+            rows: Their numbers.
+            reason: What was in the way.
+            of: Rows in the batch.
+        """
+        self.rows, self.reason = tuple(rows), reason
+        named = ", ".join(map(str, rows[:8])) + (", …" if len(rows) > 8 else "")
+        super().__init__(
+            f"{len(rows)} of {of} rows cannot be attacked and come back unchanged ({named}): {reason}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,13 +261,7 @@ def warn_unattacked(rows: Tensor, reason: str) -> None:
     """Name the rows that an attack, the caller of this, gives back unchanged."""
     if rows.any():
         numbers = rows.nonzero()[:, 0].tolist()
-        named = ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")
-        warnings.warn(
-            f"{len(numbers)} of {len(rows)} rows cannot be attacked and come back unchanged "
-            f"({named}): {reason}",
-            UnattackedWarning,
-            stacklevel=3,
-        )
+        warnings.warn(UnattackedWarning(numbers, reason, of=len(rows)), stacklevel=3)
 
 
 def _no_slope(broken: Tensor) -> ValueError:

@@ -197,6 +197,9 @@ def against(objective: Objective, a: Tensor) -> Callable[[Tensor], Tensor]:
 def at(change: Callable[..., Tensor], progress: float) -> Callable[..., Tensor]:
     """The form of an objective, or of one with its first map fixed, at a share of the steps, 0 to 1."""
     form: Callable[[float], Callable[..., Tensor]] | None = getattr(change, "at", None)
+    if form is None and isinstance(change, functools.partial):  # made by `against`
+        inner = at(change.func, progress)
+        return functools.partial(inner, *change.args, **change.keywords)
     return change if form is None else form(progress)
 
 

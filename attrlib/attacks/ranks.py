@@ -24,8 +24,8 @@ class Rank:
 
     with the heatmap $h$ (absolute values summed over channels) and $\tau$ the k-th largest logarithm of
     it at `z`, a constant in the derivative. As the temperature $T$ falls, the sums count the pixels
-    outside and inside $S_k(a)$ that are in the top k at `z`. `TopK` moves mass, and mass sits in few
-    pixels; here each pixel near the threshold counts alike.
+    outside and inside $S_k(a)$ that are in the top k at `z`, the k-th by half. `TopK` moves mass, and
+    mass sits in few pixels; here each pixel near the threshold counts alike.
 
     Attributes:
         k: Pixels in the set $S_k(a)$, 1 to h·w.

@@ -105,17 +105,21 @@ class WorstOf:
             best[rows] = torch.where(better.view(wide), z, best[rows])
             lowest[rows] = torch.where(better, value, lowest[rows])
 
-        for number, attack in enumerate(self.attacks):
+        begin = start
+        for attack in self.attacks:
             open_rows = alive if self.floor is None else alive & (lowest > self.floor)
             rows = open_rows.nonzero()[:, 0]
             if len(rows) == 0:
                 break
-            begin = best if number and self.warm else start
             with _random.part(rows, of=len(x)), warnings.catch_warnings():
                 warnings.simplefilter("ignore", UnattackedWarning)
                 run = _started(attack, rows, begin)
                 z = run(model, x[rows], y[rows], generator=generator)
             consider(z, rows)
+            if start is None or _starts(attack):
+                # Later attacks get a start in any case: it does not stop them that rows with a slope are
+                # done and left out.
+                begin = best if self.warm else x if start is None else start
         warn_unattacked(~alive, "their map is zero or not finite")
         return best
 
@@ -136,10 +140,15 @@ def _attribution(attack: Attack) -> Attribution | None:
     return found
 
 
+def _starts(attack: Attack) -> bool:
+    """Whether an attack takes a start."""
+    return isinstance(attack, AttributionAttack | WorstOf)
+
+
 def _started(attack: Attack, rows: Tensor, begin: Tensor | None) -> Callable[..., Tensor]:
     """The attack on some rows, from its start if it takes one."""
     part: Callable[..., Tensor] = cut(attack, rows)
-    if begin is None or not isinstance(attack, AttributionAttack | WorstOf):
+    if begin is None or not _starts(attack):
         return part
 
     def run(

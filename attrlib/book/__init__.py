@@ -3,11 +3,13 @@
 - `budget` picks a small or a full amount of work,
 - `glue` hands a number to the text,
 - `results` reads a table the benchmark wrote,
+- `board` turns the table of recipes: a row for each network,
 - `source` shows the code of an object of this package,
 - `slider` makes a figure with a slider that needs no kernel,
 - `check` tests a reader's answer to an exercise.
 """
 
+from attrlib.book._board import board
 from attrlib.book._budget import budget
 from attrlib.book._exercises import WrongAnswer, check, exercises
 from attrlib.book._glue import glue
@@ -19,6 +21,7 @@ __all__ = [
     "PROVENANCE",
     "Slider",
     "WrongAnswer",
+    "board",
     "budget",
     "check",
     "exercises",

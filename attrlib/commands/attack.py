@@ -1,29 +1,24 @@
 """`python -m attrlib attack`: change the explanations of images, and show and count what changed."""
 
 import argparse
-import functools
 import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from attrlib import _check, _files, _pictures, attacks, attributions, checkpoints, data, models
+from attrlib import _check, _files, attacks, data
 from attrlib._model import logits
-from attrlib.benchmark import Setting
-from attrlib.commands import network, report
+from attrlib.commands import choice, network, report
 from attrlib.training import eval_mode
 from attrlib.training.state import contents
-from attrlib.types import Attribution, Classifier, Objective
-
-_BOOK = Setting(study="")  # the effort that the strength study of the book found to be enough
+from attrlib.types import Attack, Attribution, Classifier
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -66,68 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="class whose logit is explained (default: predicted)",
     )
 
-    how = parser.add_argument_group("attack")
-    how.add_argument(
-        "--attribution",
-        choices=sorted(_ATTRIBUTIONS),
-        default="gradient",
-        help="whose maps are changed (default: gradient)",
-    )
-    how.add_argument(
-        "--samples", type=int, default=16, help="points on IG's path, or noisy copies (default: 16)"
-    )
-    how.add_argument(
-        "--sigma", type=float, default=0.1, help="noise of smooth_grad, pixel units (default: 0.1)"
-    )
-    how.add_argument(
-        "--radius",
-        type=float,
-        default=0.5,
-        help="l2 radius of uni_grad, pixel units (default: 0.5)",
-    )
-    how.add_argument(
-        "--objective",
-        choices=("top-k", "mass-center", "cosine", "target-map"),
-        default="top-k",
-        help="what the attack goes for (default: top-k)",
-    )
-    how.add_argument(
-        "--k",
-        type=int,
-        help="pixels in the top set (default: 100; 2 %% of a large image, 25 %% of a tiny one)",
-    )
-    how.add_argument(
-        "--window", type=int, default=0, help="radius of the LENS window of top-k (default: 0)"
-    )
-    how.add_argument("--target", type=Path, help="picture that target-map draws into the map")
-    how.add_argument(
-        "--norm",
-        choices=("linf", "l2"),
-        default="linf",
-        help="in which the budget is counted (default: linf)",
-    )
-    how.add_argument(
-        "--eps", type=float, default=8 / 255, help="budget, pixel units (default: 8/255)"
-    )
-    how.add_argument(
-        "--steps", type=int, default=_BOOK.steps, help=f"for each start (default: {_BOOK.steps})"
-    )
-    how.add_argument("--step-size", type=float, help="pixel units (default: eps / 10)")
-    how.add_argument(
-        "--restarts",
-        type=int,
-        default=_BOOK.restarts,
-        help=f"number of starts (default: {_BOOK.restarts})",
-    )
-    how.add_argument(
-        "--beta",
-        type=float,
-        nargs="*",
-        default=list(_BOOK.sharpness),
-        help="sharpness of the softplus surrogates, in order; none attacks the model itself "
-        f"(default: {' '.join(f'{beta:g}' for beta in _BOOK.sharpness)})",
-    )
-
+    choice.add_options(parser.add_argument_group("attack"))
     run = parser.add_argument_group("run")
     run.add_argument(
         "--out",
@@ -173,9 +107,10 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
         size = shape[1] * shape[2]
         k = max(min(100, size // 4), size // 50) if options.k is None else options.k
         _check.count(k=k, high=size)
-        attack = _attack(options, shape, k)
+        attribution = choice.attribution(options)
+        attack = choice.attack(options, shape, k)
         settings = {
-            "attack": _settings(attack, options, k),
+            "attack": choice.settings(attack(attribution), options, k),
             "model": options.model or str(options.checkpoint),
             "weights": contents(model),
             "outputs": network.outputs(model, shape, device, options),
@@ -185,7 +120,7 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
             "batch_size": options.batch_size,
             "amplify": options.amplify,
         }
-        work = _Work(options, attack, model, device, k)
+        work = _Work(options, attribution, attack, model, device, k)
         rows = _run(work, settings, names, images)
     report.summarize(rows, options.out / report.TABLE)
 
@@ -195,7 +130,8 @@ class _Work:
     """What is done with each batch."""
 
     options: argparse.Namespace
-    attack: attacks.AttributionAttack
+    attribution: Attribution
+    attack: Callable[[Attribution], Attack]
     model: nn.Module
     device: torch.device
     k: int
@@ -203,7 +139,7 @@ class _Work:
     def maps(self, x: Tensor, y: Tensor) -> Tensor:
         """Maps with noise that is the same for all calls."""
         noise = torch.Generator().manual_seed(self.options.seed)
-        return self.attack.attribution(self.model, x, y, generator=noise).detach()
+        return self.attribution(self.model, x, y, generator=noise).detach()
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
@@ -219,7 +155,7 @@ def _run(
     done = report.resume(out, settings)
     rows: list[report.Row] = []
     batches = [range(i, min(i + size, len(names))) for i in range(0, len(names), size)]
-    maps_each = 2 * (1 + work.attack.steps * work.attack.restarts)  # for each batch
+    maps_each = choice.maps(work.attack(work.attribution))  # for each batch
     total = maps_each * len(batches)
     with eval_mode(work.model), tqdm(total=total, desc="attack", unit="map") as bar:
         for number, chosen in enumerate(batches):
@@ -229,9 +165,7 @@ def _run(
             made_of = _files.digest(part.x, part.y, *named, *labels)
             figures = [out / "figures" / _figure(i, names[i]) for i in chosen]
             batch = done.get(str(number))
-            if batch and batch["digest"] == made_of and all(map(Path.exists, figures)):
-                bar.update(maps_each)
-            else:
+            if not (batch and batch["digest"] == made_of and all(map(Path.exists, figures))):
                 if done.pop(str(number), None):  # its figures are written over
                     report.keep(out, settings, done)
                 made, pictures = _attacked(work, part, named, bar, number)
@@ -240,6 +174,7 @@ def _run(
                 batch = {"digest": made_of, "rows": made}
                 done[str(number)] = batch
                 report.keep(out, settings, done)
+            bar.update(maps_each * (number + 1) - bar.n)  # from an earlier call, or not needed
             rows += batch["rows"]
             report.write_table(out / report.TABLE, rows)
     return rows
@@ -249,7 +184,7 @@ def _attacked(
     work: _Work, part: data.Images, names: Sequence[str], bar: "tqdm[Any]", number: int
 ) -> tuple[list[report.Row], list[tuple[Tensor, ...]]]:
     """A row for each image of a batch, and what its figure shows: image, perturbed image, both maps."""
-    attack = replace(work.attack, attribution=_counted(work.attack.attribution, bar))
+    attack = work.attack(_counted(work.attribution, bar))
     noise = torch.Generator().manual_seed(work.options.seed + 1000003 * number)
     x, label = part.x.to(work.device), part.y.to(work.device)
     prediction = work.predict(x)
@@ -259,8 +194,8 @@ def _attacked(
         warnings.simplefilter("always")
         z = attack(work.model, x, y, generator=noise)
     seconds = (time.perf_counter() - before) / len(names)
-    for text in dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught):
-        tqdm.write(f"attrlib attack: {names[0]} to {names[-1]}: {text}", file=sys.stderr)
+    for text in dict.fromkeys(_said(warning.message, names) for warning in caught):
+        tqdm.write(f"attrlib attack: {text}", file=sys.stderr)
     maps = [work.maps(q, y) for q in (x, z)]
     scores = report.scores(*maps, k=work.k)
     kept = work.predict(z) == prediction
@@ -283,6 +218,15 @@ def _attacked(
     return rows, list(zip(x, z, *maps, strict=True))
 
 
+def _said(warning: Warning | str, names: Sequence[str]) -> str:
+    """A warning on one line, with the images that it is about."""
+    if isinstance(warning, attacks.UnattackedWarning):
+        named = [names[row] for row in warning.rows]
+        more = f" and {len(named) - 8} more" if len(named) > 8 else ""
+        return f"{', '.join(named[:8])}{more}: left unchanged: {warning.reason}"
+    return f"{names[0]} to {names[-1]}: {' '.join(str(warning).split())}"
+
+
 def _why(a: Tensor) -> str:
     """Why an image came back unchanged, as far as its own map says."""
     if not bool(a.isfinite().all()):
@@ -303,21 +247,6 @@ def _draw(path: Path, pictures: Sequence[Tensor], row: report.Row, *, amplify: f
 
 def _figure(number: int, name: str) -> str:
     return f"{number:04d}-{_files.short(Path(name).stem, limit=120)}.png"
-
-
-_ATTRIBUTIONS: Mapping[str, Callable[[argparse.Namespace], Attribution]] = {
-    "gradient": lambda o: attributions.gradient,
-    "input_x_gradient": lambda o: attributions.input_x_gradient,
-    "integrated_gradients": lambda o: functools.partial(
-        attributions.integrated_gradients, steps=o.samples
-    ),
-    "smooth_grad": lambda o: functools.partial(
-        attributions.smooth_grad, sigma=o.sigma, samples=o.samples
-    ),
-    "uni_grad": lambda o: functools.partial(
-        attributions.uni_grad, radius=o.radius, samples=o.samples
-    ),
-}
 
 
 def _images(options: argparse.Namespace) -> tuple[list[str], data.Images]:
@@ -351,54 +280,6 @@ def _images(options: argparse.Namespace) -> tuple[list[str], data.Images]:
     paths = [folder.paths[i] for i in good]
     names = [_files.shown(str(path.relative_to(options.image_folder))) for path in paths]
     return names, data.FolderImages(paths, folder.y[good], folder.classes, folder.size)
-
-
-def _attack(options: argparse.Namespace, shape: Sequence[int], k: int) -> attacks.AttributionAttack:
-    ball = (attacks.LinfBall if options.norm == "linf" else attacks.L2Ball)(eps=options.eps)
-    step_size = options.eps / 10 if options.step_size is None else options.step_size
-    return attacks.AttributionAttack(
-        attribution=_ATTRIBUTIONS[options.attribution](options),
-        objective=_objective(options, shape, k),
-        ball=ball,
-        steps=options.steps,
-        step_size=step_size,
-        restarts=options.restarts,
-        surrogates=tuple(functools.partial(models.smoothed, beta=beta) for beta in options.beta),
-    )
-
-
-def _objective(options: argparse.Namespace, shape: Sequence[int], k: int) -> Objective:
-    if options.objective == "mass-center":
-        return attacks.MassCenter()
-    if options.objective == "cosine":
-        return attacks.Cosine()
-    if options.objective == "top-k":
-        return attacks.TopK(k=k, window=options.window)
-    if options.target is None:
-        raise ValueError("Expected --target with a picture for the objective target-map, got none")
-    return attacks.TargetMap(target=_picture(options.target, height=shape[1], width=shape[2]))
-
-
-def _picture(path: Path, *, height: int, width: int) -> Tensor:
-    """A picture as a heatmap: bright is important."""
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected --target to be a file, got {path}")
-    try:
-        grey = _pictures.read(path).convert("L").resize((width, height))
-    except ValueError as error:
-        raise ValueError(f"Expected --target to be an image that can be read; {error}") from error
-    return torch.from_numpy(np.array(grey)).float() / 255
-
-
-def _settings(
-    attack: attacks.AttributionAttack, options: argparse.Namespace, k: int
-) -> dict[str, Any]:
-    """All that decides the result, ready for JSON; a picture by its contents."""
-    target = getattr(attack.objective, "target", None)
-    parts = vars(attack) | {"objective": [options.objective, k, options.window]}
-    return {name: checkpoints.describe(part) for name, part in parts.items()} | {
-        "target": None if target is None else _files.digest(target)
-    }
 
 
 def _counted(attribution: Attribution, bar: "tqdm[Any]") -> Attribution:

@@ -35,9 +35,10 @@ def chance_level(
 
     These hold when the pixels of one map are put in random order: of `a` for `lens_precision`, of `b`
     for the rest. The areas hold as well for a set that keeps its shape and lies anywhere, and that is
-    what is meant with `diverse`. Any other metric is averaged over `draws` random orders of the entries
-    of `b`. Real maps share more than that, such as a bright centre: maps of other images are the stricter
-    control.
+    what is meant with `diverse`: greedy picks of a map in random order score a little less, as they favour
+    the border, where fewer windows reach (gradient maps of garments, k = 50, window = 2: about 0.91 where
+    the area is 0.92). Any other metric is averaged over `draws` random orders of the entries of `b`. Real
+    maps share more than that, such as a bright centre: maps of other images are the stricter control.
 
     Args:
         metric: Similarity of two batches of maps.

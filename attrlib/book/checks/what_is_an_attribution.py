@@ -7,7 +7,23 @@ from torch import Tensor, nn
 
 from attrlib import attributions
 from attrlib.book._exercises import expect, expect_close, run
+from attrlib.metrics import spearman
 from attrlib.models import SmallCNN
+
+
+def another_unit(answer: object) -> str:
+    """`(weight_factor, product_factor)`, if grey levels run from 0 to 255 instead of 0 to 1."""
+    tried, hint = "your two factors", "Multiply the pixel by 255 and divide its weight by 255."
+    numbers = isinstance(answer, tuple) and all(isinstance(one, int | float) for one in answer)
+    expected = "two numbers"
+    expect(numbers, tried=tried, expected=expected, got=answer, hint=hint)
+    expect_close(
+        torch.tensor(answer, dtype=torch.float64),
+        torch.tensor([1 / 255, 1], dtype=torch.float64),
+        tried=tried,
+        hint=hint,
+    )
+    return "The weights depend on the unit of the pixels, the products do not."
 
 
 def completeness_gap(answer: object) -> str:
@@ -47,6 +63,20 @@ def right_end_points(answer: object) -> str:
             hint=hint,
         )
     return "With one step it is input × gradient."
+
+
+def no_black_pixel(answer: object) -> str:
+    """Spearman's correlation of the two heatmaps of the image (0.1, 0.1, 0.5, 1)."""
+    image = torch.tensor([0.1, 0.1, 0.5, 1]).view(1, 2, 2)
+    first = torch.tensor([3.0, 1, 2, 4]).view(1, 2, 2)
+    second = torch.tensor([1.0, 4, 3, 2]).view(1, 2, 2)
+    expect_close(
+        answer,
+        spearman(image * first, image * second)[0],
+        tried="your number",
+        hint="The ranks are (2, 1, 3, 4) and one other list; only two pixels change theirs.",
+    )
+    return "Without a single black pixel, the image still makes unrelated slopes look alike."
 
 
 def without_biases(answer: object) -> str:

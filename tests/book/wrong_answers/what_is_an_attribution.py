@@ -29,6 +29,8 @@ def _zeroed(model: nn.Module, suffix: str) -> nn.Module:
 
 
 WRONG = {
+    "another-unit": [(255, 1), (1 / 255, 1 / 255), (1, 1), None],
+    "no-black-pixel": [1.0, -0.8, 0.2, None],
     "completeness-gap": [
         _signed_gap,
         lambda model, x, y, a: _signed_gap(model, x, y, a).abs().mean(),
