@@ -292,7 +292,7 @@ def wrap(method: Callable[[Any, Tensor, Tensor], Tensor]) -> Attribution:
     gradients are. So an `x` that requires grad is refused, and with it every attack that follows
     gradients. Attack another attribution and score this one on the points found, or use
     `attacks.RandomSign`. Patterns with Captum and zennit (extra `explainers`), for a network with
-    `nn.ReLU` modules, each used once:
+    `nn.ReLU` modules, each used once::
 
         @wrap
         def deep_lift(model, x, y):

@@ -227,7 +227,7 @@ def outside_template(
 
     Returns:
         Values (n,) in [0, 1]; NaN where the class has no other image, or no pixel is outside its
-        template. Unrelated maps share |T| / (h·w - |M|), with the pixels T of the changed map outside the
+        template. Unrelated maps share #T / (h·w - #M), with the pixels T of the changed map outside the
         template. Ties go to the lower index. Not differentiable.
 
     Raises:
