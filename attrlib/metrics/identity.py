@@ -41,8 +41,8 @@ def identification(
 ) -> PerSample:
     r"""Return how often a changed map is more like its own clean map than like that of another image.
 
-    $$\frac{1}{|O_i|} \sum_{j \in O_i} \Big( \big[s(a_j, b_i) < s(a_i, b_i)\big]
-      + \tfrac12 \big[s(a_j, b_i) = s(a_i, b_i)\big] \Big)$$
+    $$\frac{1}{|O_i|} \sum_{j \in O_i} [s_j < s_i] + \tfrac12 \, [s_j = s_i], \qquad
+      s_j = s(a_j, b_i)$$
 
     with the other images $O_i$ of the class of image $i$. Each term asks to which of two images the
     changed map belongs, so the mean over images is an area under the ROC curve: 1 if every map still
@@ -211,8 +211,9 @@ def outside_template(
 ) -> PerSample:
     r"""Return the share of the k highest pixels outside the class template that stay among the k highest.
 
-    $$\frac{|S_k(a_i) \cap S_k(b_i) \setminus M_i|}{|S_k(a_i) \setminus M_i|}, \qquad
-      M_i = \Big\{ p : p \in S_k(a_j) \text{ for at least half of the } j \in O_i \Big\}$$
+    $$\frac{|S_k(a_i) \cap S_k(b_i) \setminus M_i|}{|S_k(a_i) \setminus M_i|}$$
+
+    $$M_i = \{p : p \in S_k(a_j) \text{ for at least half of the } j \in O_i\}$$
 
     with the other images $O_i$ of the class. What a class shares, such as the outline of every coat, is
     in the template $M_i$; `topk_intersection` counts it as survival, here it does not count.

@@ -1,17 +1,16 @@
-// The theme makes code that is wider than its box reachable with Tab, but it measures only when the
-// page opens or changes its size. Folded code has no size then: measure again when something unfolds.
+// What is wider than its box scrolls: make it reachable with Tab. The theme does so for code, but only
+// when the page opens or changes its size, and a while later; folded code has no size then.
+const reach = () => {
+  for (const box of document.querySelectorAll("table.dataframe, article pre")) {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    else if (box.matches("table")) box.removeAttribute("tabindex");
+  }
+};
 document.addEventListener("click", (event) => {
   if (event.target.closest("summary, .toggle-button, .admonition-title")) {
     setTimeout(() => window.dispatchEvent(new Event("resize")), 50);
+    setTimeout(reach, 100);
   }
 });
-
-// Tables that are wider than their column scroll; make them reachable with Tab as well.
-const reachTables = () => {
-  for (const table of document.querySelectorAll("table.dataframe")) {
-    if (table.scrollWidth > table.clientWidth) table.tabIndex = 0;
-    else table.removeAttribute("tabindex");
-  }
-};
-window.addEventListener("load", reachTables);
-window.addEventListener("resize", reachTables);
+window.addEventListener("load", reach);
+window.addEventListener("resize", reach);
