@@ -80,12 +80,12 @@ def test_momentum_adds_up_scaled_slopes(dtype: torch.dtype) -> None:
         [[[2.0, 0, -2, 0], [8, 8, 0, 0]], [[0, 4, 4, 0], [0, 0, 0, 0]]], dtype=dtype
     ).view(2, 2, 1, 1, 4)  # of step 0 and of step 1
     slope = lambda z, step: slopes[step]  # noqa: E731
-    points = [z for z, _ in climb(slope, x, Free(), [0.1, 0.05], momentum=0.5)]
+    points = list(climb(slope, x, Free(), [0.1, 0.05], momentum=0.5))
     first = torch.tensor([[2.0, 0, -2, 0], [2, 2, 0, 0]], dtype=dtype)
     second = torch.tensor([[1.0, 2, 1, 0], [1, 1, 0, 0]], dtype=dtype)  # ½ first + scaled slope
     torch.testing.assert_close(points[0].flatten(1), 0.1 * first)
     torch.testing.assert_close(points[1].flatten(1), 0.1 * first + 0.05 * second)
-    plain = [z for z, _ in climb(slope, x, Free(), [0.1, 0.05])]
+    plain = list(climb(slope, x, Free(), [0.1, 0.05]))
     torch.testing.assert_close(plain[1].flatten(1), (0.1 * slopes[0] + 0.05 * slopes[1]).flatten(1))
 
 
@@ -93,7 +93,7 @@ def test_momentum_adds_up_scaled_slopes(dtype: torch.dtype) -> None:
 def test_momentum_takes_slopes_of_any_size(size: float) -> None:
     x = torch.zeros(1, 1, 1, 4)
     slope = torch.tensor([1.0, -1, 3, 0]).view(1, 1, 1, 4).float()
-    ((point, _),) = climb(lambda *_: size * slope, x.float(), Free(), [1.0], momentum=0.5)
+    (point,) = climb(lambda *_: size * slope, x.float(), Free(), [1.0], momentum=0.5)
     torch.testing.assert_close(point, slope / slope.abs().mean())
 
 

@@ -18,24 +18,42 @@ from attrlib.regularizers import loss_hessian_eigenvalue
 EPS = 0.05
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small() -> Iterator[None]:
+    """Two networks, few images, one budget and short attacks."""
+    few = data.fashion_mnist("test")[:120]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "fashion_mnist", lambda split: few)
+        patch.setattr(checkpoints, "names", lambda: ["natural", "softplus"])
+        patch.setattr(checkpoints, "seeds", lambda name: [0, 1] if name == "natural" else [])
+        patch.setattr(trained, "BUDGETS", (EPS,))
+        patch.setattr(trained, "PER_CLASS", 2)
+        patch.setattr(trained, "POOL", 3)
+        patch.setattr(trained, "_PGD", PGD(ball=LinfBall(eps=EPS), steps=2, step_size=EPS))
+        patch.setattr(trained, "_DRAWS", 50)
+        patch.setattr(cells, "standard", partial(standard, effort="quick"))
+        patch.setattr(cells, "_DRAWS", 9)
+        yield
+
+
+@pytest.fixture(scope="module")
+def table(_small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole table, in float32."""
+    path = tmp_path_factory.mktemp("trained") / "recipes.csv"
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    recipes(path, points=path.parent / "points")
+    torch.set_default_dtype(before)
+    return path
+
+
 @pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """In float32, with two networks, few images, one budget and short attacks."""
+def _single() -> Iterator[None]:
+    """In float32; the command sets its own number of threads."""
     threads = torch.get_num_threads()
     torch.set_default_dtype(torch.float32)
-    few = data.fashion_mnist("test")[:120]
-    monkeypatch.setattr(data, "fashion_mnist", lambda split: few)
-    monkeypatch.setattr(checkpoints, "names", lambda: ["natural", "softplus"])
-    monkeypatch.setattr(checkpoints, "seeds", lambda name: [0, 1] if name == "natural" else [])
-    monkeypatch.setattr(trained, "BUDGETS", (EPS,))
-    monkeypatch.setattr(trained, "PER_CLASS", 2)
-    monkeypatch.setattr(trained, "POOL", 3)
-    monkeypatch.setattr(trained, "_PGD", PGD(ball=LinfBall(eps=EPS), steps=2, step_size=EPS))
-    monkeypatch.setattr(trained, "_DRAWS", 50)
-    monkeypatch.setattr(cells, "standard", partial(standard, effort="quick"))
-    monkeypatch.setattr(cells, "_DRAWS", 9)
     yield
-    torch.set_num_threads(threads)  # the command sets its own
+    torch.set_num_threads(threads)
 
 
 def _rows(path: Path, **where: str) -> list[dict[str, str]]:
@@ -48,17 +66,11 @@ def _value(path: Path, **where: str) -> float:
     return float(row["value"])
 
 
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("trained") / "recipes.csv"
-
-
 def _nets() -> list[torch.nn.Module]:
     return [checkpoints.load(f"natural-s{seed}").model for seed in (0, 1)]
 
 
 def test_rows_are_what_one_would_compute(table: Path) -> None:
-    recipes(table, points=table.parent / "points")
     test = data.fashion_mnist("test")
     for seed, net in enumerate(_nets()):
         where = {"seed": str(seed), "attack": "model"}
@@ -108,9 +120,9 @@ def test_maps_of_another_origin_are_what_they_say(table: Path) -> None:
         expected = metrics.topk_intersection(a, b, k=100).mean().item()
         where = {"seed": "1", "attack": origin, "eps": "0.00000"}
         assert _value(table, quantity="topk", **where) == pytest.approx(expected, abs=1e-4)
-    following = cells._next(torch.tensor([4, 1, 4, 0, 1]), same=False)
-    assert following.tolist() == [1, 2, 3, 4, 0]
-    assert cells._next(torch.tensor([4, 1, 4, 0, 1]), same=True).tolist() == [2, 4, 0, 3, 1]
+    y = torch.tensor([4, 1, 4, 0, 1])
+    assert cells.following(y, same=False).tolist() == [1, 2, 3, 4, 0]
+    assert cells.following(y).tolist() == [2, 4, 0, 3, 1]
 
 
 def test_the_table_is_consistent(table: Path) -> None:
@@ -183,7 +195,8 @@ def test_other_checkpoints_lists_and_names_are_refused(
 def test_attacks_of_cells() -> None:
     others = torch.rand(2, 3, 1, 28, 28)
     for goal in cells.GOALS:
-        assert isinstance(cells.attack_of(goal, EPS, others), WorstOf)
+        rivals = others if goal == "identification" else None
+        assert isinstance(cells.attack_of(goal, EPS, rivals), WorstOf)
     assert cells.attack_of("best random", EPS).draws == 9
     with pytest.raises(ValueError, match=r"Expected name to be one of top-k, .*, got 'best'"):
         cells.attack_of("best", EPS)

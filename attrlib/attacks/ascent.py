@@ -75,7 +75,7 @@ def ascend(
         return grad
 
     last = x
-    for point, _ in climb(
+    for point in climb(
         slope_at,
         x.detach(),
         ball,
@@ -104,8 +104,8 @@ def climb(
     start: Tensor | None = None,
     jump: bool = False,
     generator: torch.Generator | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield each point of the ascent, and which samples had a slope to follow there.
+) -> Iterator[Tensor]:
+    """Yield each point of the ascent.
 
     `slope` gives the direction of ascent at a point, in step number t. With momentum, a step follows the
     sum of all slopes so far, each scaled to mean entry 1 and weighed by momentum to the power of its
@@ -116,15 +116,15 @@ def climb(
     velocity = torch.zeros_like(x)
     for step, step_size in enumerate(step_sizes):
         grad = slope(z, step)
-        moving = (grad != 0).flatten(1).any(1)
         if momentum:
             grad = velocity = momentum * velocity + scaled(grad)
         z = ball.project(z + step_size * ball.steepest(grad), x)
         if jump and step == 0:
             # Drawn for all rows, needed or not: what one row gets depends on no other row.
             elsewhere = ball.sample(x, generator)
+            moving = (grad != 0).flatten(1).any(1)
             z = torch.where(moving.view(wide), z, elsewhere)
-        yield z, moving
+        yield z
 
 
 def scaled(grad: Tensor) -> Tensor:

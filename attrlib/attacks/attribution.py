@@ -202,7 +202,7 @@ class AttributionAttack:
                 jump=restart == 0,
                 generator=generator,
             )
-            for z, _ in points:
+            for z in points:
                 best.consider(z)
             if start is None and restart == 0 and alive.any() and not (alive & moved).any():
                 raise _no_slope(broken & alive)

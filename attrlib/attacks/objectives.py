@@ -63,12 +63,8 @@ class TopK:
         Args:
             a: Signed maps (n, channels, h, w) at `x`.
         """
-        heat = to_heatmap(a.detach())
-        if self.diverse:
-            chosen = diverse_topk(heat, k=self.k, window=self.window)
-        else:
-            chosen = topk_mask(heat, k=self.k)
-        return functools.partial(_minus_mass, dilate(chosen, window=self.window))
+        chosen = top_set(a, k=self.k, window=self.window, diverse=self.diverse)
+        return functools.partial(_minus_mass, chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +203,13 @@ def cut(part: Any, index: Tensor) -> Any:
     """An objective or metric for some of the samples; one that knows nothing of single ones stays."""
     rows: Callable[[Tensor], Any] | None = getattr(part, "rows", None)
     return part if rows is None else rows(index)
+
+
+def top_set(a: Tensor, *, k: int, window: int, diverse: bool) -> Tensor:
+    """The k highest pixels of signed maps, or the diverse picks, grown by the window: (n, h, w)."""
+    heat = to_heatmap(a.detach())
+    chosen = diverse_topk(heat, k=k, window=window) if diverse else topk_mask(heat, k=k)
+    return dilate(chosen, window=window)
 
 
 def pair(a: Tensor, b: Tensor) -> None:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from attrlib import _check
 from attrlib._magnitude import level
-from attrlib.attacks.objectives import pair
-from attrlib.maps import dilate, diverse_topk, to_heatmap, topk_mask
+from attrlib.attacks.objectives import pair, top_set
+from attrlib.maps import to_heatmap
 from attrlib.types import Inputs, PerSample
 
 _FLOOR = 1e-12  # of a heat in average pixels, whose logarithm is taken
@@ -80,32 +80,23 @@ class Rank:
         Args:
             a: Signed maps (n, channels, h, w) at `x`.
         """
-        heat = to_heatmap(a.detach())
-        if self.diverse:
-            chosen = diverse_topk(heat, k=self.k, window=self.window)
-        else:
-            chosen = topk_mask(heat, k=self.k)
-        inside = dilate(chosen, window=self.window).flatten(1)
-        return _RankAgainst(
-            inside=inside, k=self.k, temperature=self.temperature, relative=self.relative
-        )
+        inside = top_set(a, k=self.k, window=self.window, diverse=self.diverse)
+        return _RankAgainst(self, inside.flatten(1))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _RankAgainst:
+    rank: Rank
     inside: Tensor
-    k: int
-    temperature: float | tuple[float, float]
-    relative: bool
 
     def at(self, progress: float) -> "_RankAgainst":
-        return replace(self, temperature=_temperature(self.temperature, progress))
+        return replace(self, rank=self.rank.at(progress))
 
     def __call__(self, b: Tensor) -> Tensor:
-        heat = _log_heat(b, relative=self.relative)
+        heat = _log_heat(b, relative=self.rank.relative)
         _check.same_shape(a=self.inside, b=heat)
-        threshold = heat.detach().topk(self.k, dim=1).values[:, -1:]
-        soft = torch.sigmoid((heat - threshold) / _temperature(self.temperature, 1.0))
+        threshold = heat.detach().topk(self.rank.k, dim=1).values[:, -1:]
+        soft = torch.sigmoid((heat - threshold) / _temperature(self.rank.temperature, 1.0))
         return _undefined_to_zero(torch.where(self.inside, -soft, soft).sum(1), b)
 
 
@@ -168,28 +159,25 @@ class Order:
         below = torch.searchsorted(ordered, heat, right=False)
         upto = torch.searchsorted(ordered, heat, right=True)
         ranks = (below + upto).to(heat)
-        return _OrderAgainst(
-            ranks=_standard(ranks), levels=self.levels, temperature=self.temperature
-        )
+        return _OrderAgainst(self, _standard(ranks))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _OrderAgainst:
+    order: Order
     ranks: Tensor
-    levels: int
-    temperature: float | tuple[float, float]
 
     def at(self, progress: float) -> "_OrderAgainst":
-        return replace(self, temperature=_temperature(self.temperature, progress))
+        return replace(self, order=self.order.at(progress))
 
     def __call__(self, b: Tensor) -> Tensor:
         heat = _log_heat(b)
         _check.same_shape(a=self.ranks, b=heat)
-        places = (torch.arange(self.levels).to(heat) + 0.5) / self.levels * heat.shape[1]
+        count = self.order.levels
+        places = (torch.arange(count).to(heat) + 0.5) / count * heat.shape[1]
         levels = heat.detach().sort(dim=1).values[:, places.long()]
-        soft = torch.sigmoid(
-            (heat[:, :, None] - levels[:, None]) / _temperature(self.temperature, 1.0)
-        )
+        temperature = _temperature(self.order.temperature, 1.0)
+        soft = torch.sigmoid((heat[:, :, None] - levels[:, None]) / temperature)
         return _undefined_to_zero(-(self.ranks * _standard(soft.mean(2))).sum(1), b)
 
 

@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -21,6 +21,8 @@ SUITE = "1"
 
 Effort = Literal["quick", "standard", "strong"]
 Goal = Literal["top-k", "lens", "kendall", "cosine", "identification"]
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
+GOALS: tuple[Goal, ...] = get_args(Goal)
 
 _MOMENTUM, _MARGIN = 0.75, 0.1
 _BLUNT, _SHARP = (10.0, 30.0, 100.0), (100.0, 300.0, 1000.0)
@@ -81,8 +83,8 @@ def standard(
     """
     _check.nonnegative(eps=eps)
     _check.one_of(("linf", "l2"), norm=norm)
-    _check.one_of(("quick", "standard", "strong"), effort=effort)
-    _check.one_of(("top-k", "lens", "kendall", "cosine", "identification"), goal=goal)
+    _check.one_of(EFFORTS, effort=effort)
+    _check.one_of(GOALS, goal=goal)
     if (others is not None) != (goal == "identification"):
         word = "no others" if others is None else "others"
         raise ValueError(f"Expected others exactly for identification, got {word} for {goal}")

@@ -1,5 +1,6 @@
 """Several attacks as one: each image keeps the worst point that any of them finds."""
 
+import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -150,10 +151,4 @@ def _started(attack: Attack, rows: Tensor, begin: Tensor | None) -> Callable[...
     part: Callable[..., Tensor] = cut(attack, rows)
     if begin is None or not _starts(attack):
         return part
-
-    def run(
-        model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None
-    ) -> Tensor:
-        return part(model, x, y, start=begin[rows], generator=generator)
-
-    return run
+    return functools.partial(part, start=begin[rows])

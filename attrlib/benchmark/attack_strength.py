@@ -207,7 +207,7 @@ def strength(
         start = time.perf_counter()
         z, other = x, model
         if setting.objective == "another image":
-            z = x[_another(y)]
+            z = x[following(y)]
         elif setting.objective == "random weights":
             weights = torch.Generator().manual_seed(1)
             other = models.SmallCNN(generator=weights).to(device)
@@ -221,13 +221,14 @@ def strength(
             print(", ".join(f"{k} {v}" for k, v in row.items() if k in (*key, "topk", "seconds")))
 
 
-def _another(y: Tensor) -> Tensor:
-    """For each row the next row of the same class; the last of a class takes the first."""
-    other = torch.arange(len(y), device=y.device)
-    for label in torch.unique(y):
-        rows = (y == label).nonzero()[:, 0]
-        other[rows] = rows.roll(-1)
-    return other
+def following(y: Tensor, *, same: bool = True) -> Tensor:
+    """For each row the next one, in a circle, of the same class (itself if alone), or of another."""
+    order = torch.arange(len(y), device=y.device)
+    found = []
+    for i in range(len(y)):
+        circle = torch.cat([order[i + 1 :], order[: i + 1]])
+        found.append(circle[(y[circle] == y[i]) == same][0])
+    return torch.stack(found)
 
 
 def _compare(

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from attrlib import _files, attributions, data, metrics
 from attrlib.attacks import SUITE, RandomSign, standard
-from attrlib.benchmark.attack_strength import K, Setting
+from attrlib.attacks.suite import GOALS
+from attrlib.benchmark.attack_strength import K, Setting, following
 from attrlib.maps import to_heatmap
 from attrlib.training.state import contents
 from attrlib.types import Attack, Classifier, Metric
@@ -24,7 +25,6 @@ from attrlib.types import Attack, Classifier, Metric
 WINDOW = 1
 """Radius of the LENS windows of the table."""
 
-GOALS = ("top-k", "lens", "kendall", "cosine", "identification")
 CONTROLS = ("random", "best random", "mass")
 _DRAWS = 420  # as many as the suite has steps
 _OTHERS = 20  # images whose maps the attack on identification goes for
@@ -71,9 +71,11 @@ def attack_of(name: str, eps: float, others: Tensor | None = None) -> Attack:
         ValueError: If the name is unknown.
     """
     gradient = attributions.gradient
-    if name in GOALS:
-        chosen = others if name == "identification" else None
-        return standard(eps=eps, attribution=gradient, k=K, goal=name, window=WINDOW, others=chosen)  # type: ignore[arg-type]
+    for goal in GOALS:
+        if name == goal:
+            return standard(
+                eps=eps, attribution=gradient, k=K, goal=goal, window=WINDOW, others=others
+            )
     if name == "random":
         return RandomSign(eps=eps)
     if name == "best random":
@@ -92,13 +94,9 @@ def points(
     *,
     folder: Path,
     device: str | torch.device,
-    others: Tensor | None = None,
-) -> tuple[Tensor, bool]:
-    """The points that an attack finds, from the folder if they are there.
-
-    Returns:
-        Images as changed, on the device, and whether they were computed now.
-    """
+    pool: data.Images,
+) -> Tensor:
+    """The changed images that an attack finds, on the device; from the folder if they are there."""
     version = SUITE if name in GOALS else "0"
     key = _files.digest(contents(net), data.fingerprint(images), name, f"{eps:.6f}", version)
     path = folder / f"{name.replace(' ', '-')}-{eps:.4f}-{key[:16]}.safetensors"
@@ -107,14 +105,16 @@ def points(
             z = safetensors.torch.load_file(path)["z"].to(device)
         except (KeyError, safetensors.SafetensorError) as error:
             raise ValueError(f"Expected {path} to hold points, got {error}; delete it") from error
-        return z, False
+        return z
     x, y = images.x.to(device), images.y.to(device)
+    needed = name == "identification"
+    others = _competitors(net, images, pool, device=device) if needed else None
     attack = attack_of(name, eps, others)
     z = attack(net, x, y, generator=torch.Generator().manual_seed(0))
     folder.mkdir(parents=True, exist_ok=True)
     with _files.whole(path) as partial:
         partial.write_bytes(safetensors.torch.save({"z": z.cpu()}))
-    return z, True
+    return z
 
 
 def scores_at(
@@ -183,10 +183,10 @@ def clean_controls(
     """
     x, y = images.x.to(device), images.y.to(device)
     a = attributions.gradient(net, x, y)
-    same = _next(y, same=True)
+    same = following(y)
     changed = {
         "other image": a[same],
-        "other class": attributions.gradient(net, x[_next(y, same=False)], y),
+        "other class": attributions.gradient(net, x[following(y, same=False)], y),
         "blank image": attributions.gradient(net, torch.full_like(x, 0.5), y),
     }
     found = {}
@@ -198,17 +198,7 @@ def clean_controls(
     return found
 
 
-def _next(y: Tensor, *, same: bool) -> Tensor:
-    """For each image the next one, in a circle, of the same class or of another."""
-    order = torch.arange(len(y), device=y.device)
-    found = []
-    for i in range(len(y)):
-        circle = torch.cat([order[i + 1 :], order[: i + 1]])
-        found.append(circle[(y[circle] == y[i]) == same][0])
-    return torch.stack(found)
-
-
-def competitors(
+def _competitors(
     net: Classifier, images: data.Images, pool: data.Images, *, device: str | torch.device
 ) -> Tensor:
     """For each image the signed maps of the first other images of its class (n, m, channels, h, w)."""

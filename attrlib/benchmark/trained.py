@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attrlib import _check, _files, checkpoints, data, metrics, training
 from attrlib.attacks import PGD, SUITE, LinfBall
+from attrlib.attacks.suite import GOALS
 from attrlib.benchmark import _table, cells
 from attrlib.models import SmallCNN
 from attrlib.recipes import RECIPES, Recipe
@@ -22,7 +23,6 @@ PER_CLASS, POOL = 10, 50
 _PGD = PGD(ball=LinfBall(eps=0.1), steps=20, step_size=2.5 * 0.1 / 20, random_start=True)
 _DRAWS = 1000
 
-_Columns = dict[str, Tensor]
 _Nets = Mapping[int, SmallCNN]
 
 
@@ -100,7 +100,7 @@ def _parts() -> Iterator[tuple[str, float]]:
     for eps in BUDGETS:
         yield "top-k suite", eps
     for eps in (BUDGETS[0], BUDGETS[-1]):
-        for goal in cells.GOALS[1:]:
+        for goal in GOALS[1:]:
             yield f"{goal} suite", eps
     for eps in BUDGETS:
         for control in cells.CONTROLS:
@@ -168,21 +168,20 @@ def _rows(
         chosen = images if whole else few
         columns = {}
         for seed, net in nets.items():
-            others = cells.competitors(net, chosen, pool, device=device)
-            z, _ = cells.points(
+            z = cells.points(
                 net,
                 chosen,
                 attack.removesuffix(" suite"),
                 eps,
                 folder=folder,
                 device=device,
-                others=others,
+                pool=pool,
             )
             columns[seed] = cells.scores_at(net, chosen, z, pool, device=device)
         yield from _summaries(key, columns)
 
 
-def _model(net: SmallCNN, test: data.Images, device: str | torch.device) -> _Columns:
+def _model(net: SmallCNN, test: data.Images, device: str | torch.device) -> cells.Columns:
     """Values of each test image that need no second map."""
 
     def attacked(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
@@ -209,7 +208,9 @@ def _confidence(model: Classifier, x: Tensor, _: Tensor) -> Tensor:
     return highest
 
 
-def _summaries(key: Mapping[str, str], columns: Mapping[int, _Columns]) -> Iterator[dict[str, str]]:
+def _summaries(
+    key: Mapping[str, str], columns: Mapping[int, cells.Columns]
+) -> Iterator[dict[str, str]]:
     """Rows of each seed and of all seeds together."""
     for quantity in next(iter(columns.values())):
         values = torch.stack([found[quantity] for found in columns.values()])

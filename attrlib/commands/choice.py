@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attrlib import _files, _pictures, attacks, attributions, checkpoints, models
-from attrlib.attacks.suite import Goal
+from attrlib.attacks.suite import EFFORTS, Goal
 from attrlib.benchmark import Setting
 from attrlib.types import Attack, Attribution, Objective
 
@@ -75,7 +75,7 @@ def add_options(how: "argparse._ArgumentGroup") -> None:
     )
     how.add_argument(
         "--suite",
-        choices=("quick", "standard", "strong"),
+        choices=EFFORTS,
         help="the attacks of attrlib.attacks.standard with this effort, in place of one attack with the "
         "settings below; for top-k (LENS recall with a window) or cosine",
     )
