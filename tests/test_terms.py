@@ -36,6 +36,25 @@ ROWS = {
         regularizers.AdversarialCrossEntropy(), adversarial=True, slopes=False
     ),
     "Trades": Row(regularizers.Trades(), adversarial=True, slopes=False),
+    "Mart": Row(regularizers.Mart(), adversarial=True, slopes=False),
+    "IntegratedGradientRegularizer": Row(
+        regularizers.IntegratedGradientRegularizer(steps=2), adversarial=True
+    ),
+    "LocalGradientAlignment": Row(
+        regularizers.LocalGradientAlignment(l2=0.1, cosine=1.0, ball=LinfBall(eps=0.1)), random=True
+    ),
+    "LocalGradientAlignment, detached": Row(
+        regularizers.LocalGradientAlignment(
+            l2=0.1, cosine=0.0, ball=LinfBall(eps=0.1), detach=True
+        ),
+        random=True,
+    ),
+    "LocalGradientAlignment, adversarial": Row(
+        regularizers.LocalGradientAlignment(
+            l2=0.0, cosine=1.0, ball=LinfBall(eps=0.1), neighbour="adversarial"
+        ),
+        adversarial=True,
+    ),
     "IGNorm": Row(regularizers.IGNorm(**SEARCH), random=True),
     "IGSumNorm": Row(regularizers.IGSumNorm(**SEARCH), random=True),
     "AttributionTriplet": Row(regularizers.AttributionTriplet(beta=None), adversarial=True),

@@ -3,6 +3,9 @@
 from attrlib.regularizers.art import AttributionTriplet, TripletAttack
 from attrlib.regularizers.cross_entropy import AdversarialCrossEntropy, CrossEntropy
 from attrlib.regularizers.curvature import Curvature, HessianNorm, InputGradientNorm
+from attrlib.regularizers.igr import IntegratedGradientRegularizer
+from attrlib.regularizers.lga import LocalGradientAlignment
+from attrlib.regularizers.mart import Mart
 from attrlib.regularizers.rar import IGNorm, IGSumNorm
 from attrlib.regularizers.ssr import SmoothSurface, loss_hessian_eigenvalue
 from attrlib.regularizers.trades import Trades
@@ -16,6 +19,9 @@ __all__ = [
     "IGNorm",
     "IGSumNorm",
     "InputGradientNorm",
+    "IntegratedGradientRegularizer",
+    "LocalGradientAlignment",
+    "Mart",
     "SmoothSurface",
     "Trades",
     "TripletAttack",

@@ -1,10 +1,13 @@
-"""What the terms share: gradients of the loss in the input that can be differentiated once more."""
+"""What the terms share: gradients of the loss that can be differentiated once more, and their sizes."""
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from attrlib import _model
 from attrlib.types import Classifier, Inputs, Labels, PerSample
+
+_SHORT = 1e-12  # a map without a larger entry has no direction
 
 
 def loss_gradient(model: Classifier, x: Inputs, y: Labels) -> tuple[Inputs, PerSample]:
@@ -29,3 +32,33 @@ def adversarial(z: Inputs | None, x: Inputs) -> Inputs:
     if z.shape != x.shape:
         raise ValueError(f"Expected z of shape {tuple(x.shape)}, got {tuple(z.shape)}")
     return z
+
+
+def squares(a: Inputs) -> PerSample:
+    """Sum of squares of each sample, added up in single precision at least."""
+    return _rows(a).square().sum(1).to(a.dtype)
+
+
+def cosine_distance(a: Inputs, b: Inputs) -> PerSample:
+    """One minus the cosine of two maps, in single precision at least.
+
+    Where a map has no direction it is 0 and has no derivative.
+    """
+    u, short = _unit(_rows(a))
+    v, shorter = _unit(_rows(b))
+    distance = (u - v).square().sum(1) / 2  # as 1 - u·v, which cancels where the maps agree
+    return torch.where(short | shorter, 0, distance).to(a.dtype)
+
+
+def _rows(a: Inputs) -> Tensor:
+    return a.flatten(1).to(torch.promote_types(a.dtype, torch.float32))
+
+
+def _unit(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of length 1, and which of them had no direction and are 0."""
+    peak = rows.detach().abs().amax(1, keepdim=True)
+    short = peak < _SHORT
+    # Divided by the largest entry first, so that no square is lost or overflows.
+    rows = torch.where(short, 0, rows / torch.where(short, 1, peak))
+    square = rows.square().sum(1, keepdim=True)
+    return rows / torch.where(short, 1, square).sqrt(), short.squeeze(1)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from attrlib import _check, _model, _random
 from attrlib.attributions import gradient
-from attrlib.regularizers._derivatives import loss_gradient
+from attrlib.regularizers._derivatives import loss_gradient, squares
 from attrlib.types import Classifier, Inputs, Labels, PerSample
 
 
@@ -50,7 +50,7 @@ class InputGradientNorm:
             ValueError: If a label is not a class of the model or the model mixes the samples.
         """
         slope, _ = loss_gradient(model, x, y)
-        return _squares(slope)
+        return squares(slope)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ class HessianNorm:
             v = _random.normal_like(x, generator=generator)
             bend = _product(slope, x, v, create_graph=tracked)
             curved = curved or bool(bend.detach().any())
-            total = total + _squares(bend)
+            total = total + squares(bend)
         if not curved:
             raise ValueError(
                 "Expected model with a second derivative (softplus in place of ReLU), got a Hessian "
@@ -191,13 +191,7 @@ class Curvature:
         length = sign.flatten(1).square().sum(1).sqrt().clamp(min=1.0)
         u = sign / length.view(-1, *[1] * (x.ndim - 1))
         there, _ = loss_gradient(model, x + self.h * u, y)
-        return _squares((there - here) / self.h)
-
-
-def _squares(a: Inputs) -> PerSample:
-    """Sum of squares of each sample, added up in single precision at least."""
-    kind = torch.promote_types(a.dtype, torch.float32)
-    return a.flatten(1).to(kind).square().sum(1).to(a.dtype)
+        return squares((there - here) / self.h)
 
 
 def _product(slope: Inputs, x: Inputs, v: Tensor, *, create_graph: bool) -> Inputs:
