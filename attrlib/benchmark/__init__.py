@@ -12,6 +12,7 @@ from attrlib.benchmark.attack_strength import (
     strength,
     strength_settings,
 )
+from attrlib.benchmark.frontier import Variant, frontier, variants
 from attrlib.benchmark.imagenet import (
     LENS_K,
     LensSetting,
@@ -29,7 +30,9 @@ __all__ = [
     "K",
     "LensSetting",
     "Setting",
+    "Variant",
     "calibration_error",
+    "frontier",
     "imagenet_accuracy",
     "imagenet_lens",
     "lens_settings",
@@ -37,4 +40,5 @@ __all__ = [
     "recipes",
     "strength",
     "strength_settings",
+    "variants",
 ]

@@ -20,7 +20,7 @@ from attrlib.attacks.suite import GOALS
 from attrlib.benchmark.attack_strength import K, Setting, following
 from attrlib.maps import to_heatmap
 from attrlib.training.state import contents
-from attrlib.types import Attack, Classifier, Metric
+from attrlib.types import Attack, Attribution, Classifier, Metric
 
 WINDOW = 1
 """Radius of the LENS windows of the table."""
@@ -124,6 +124,7 @@ def scores_at(
     pool: data.Images,
     *,
     device: str | torch.device,
+    attribution: Attribution = attributions.gradient,
 ) -> Columns:
     """Own scores, controls and what became of the predictions, for each image.
 
@@ -133,11 +134,12 @@ def scores_at(
         z: Changed images.
         pool: Other images, whose clean maps an image competes with.
         device: Where to compute.
+        attribution: The maps.
     """
     x, y = images.x.to(device), images.y.to(device)
-    a, b = attributions.gradient(net, x, y), attributions.gradient(net, z, y)
+    a, b = attribution(net, x, y), attribution(net, z, y)
     pool_y = pool.y.to(device)
-    rest = attributions.gradient(net, pool.x.to(device), pool_y)
+    rest = attribution(net, pool.x.to(device), pool_y)
     before, after, rest_heat = map(to_heatmap, (a, b, rest))
     found: Columns = {}
     for name, score in _SCORES.items():

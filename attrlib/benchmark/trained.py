@@ -152,7 +152,7 @@ def _rows(
     if attack == "model":
         columns = {seed: _model(net, test, device) for seed, net in nets.items()}
         yield from _summaries(key, columns)
-        cost = _cost(RECIPES[key["recipe"]], test, device)
+        cost = step_ratios(RECIPES[key["recipe"]], test, device)
         yield dict(key) | _row("all", "step_ratio", len(cost), median(cost))
     elif attack == "clean":
         found = {
@@ -313,8 +313,8 @@ def calibration_error(confidence: Tensor, hits: Tensor, *, bins: int = 15) -> fl
     return float(gap.abs().sum()) / len(hits)
 
 
-def _cost(recipe: Recipe, images: data.Images, device: str | torch.device) -> list[float]:
-    """Time of training steps of the recipe, over that of ordinary ones, in turns."""
+def step_ratios(recipe: Recipe, images: data.Images, device: str | torch.device) -> list[float]:
+    """Time of training steps of a recipe, over that of ordinary ones, in turns."""
     few = images[: 4 * recipe.config.batch_size]
 
     def seconds(other: Recipe) -> float:

@@ -36,6 +36,11 @@ def add_options(
         default=Path("runs/points"),
         help="folder of the changed images that were found (default: runs/points)",
     )
+    frontier = studies.add_parser(
+        "frontier",
+        help="every training method at many strengths, in short runs (hours on one core)",
+    )
+    frontier.add_argument("--only", nargs="+", metavar="FAMILY", help="these (default: all)")
     imagenet = studies.add_parser(
         "imagenet", help="accuracy of attrlib.models.imagenet() on photographs of ImageNet"
     )
@@ -57,6 +62,7 @@ def add_options(
         "attack-strength": strength,
         "imagenet-accuracy": imagenet,
         "imagenet-lens": lens,
+        "frontier": frontier,
         "recipes": recipes,
     }
     for table, study in tables.items():
@@ -89,6 +95,8 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
                 device=device,
                 progress=True,
             )
+        elif options.study == "frontier":
+            benchmark.frontier(options.out, only=options.only, device=device, progress=True)
         else:
             lens = options.study == "imagenet-lens"
             study = benchmark.imagenet_lens if lens else benchmark.imagenet_accuracy
@@ -106,8 +114,8 @@ def _contents(options: argparse.Namespace) -> dict[str, str]:
             f"{path.relative_to(options.image_folder)} {path.stat().st_size}" for path in paths
         ]
         return {"weights": contents(models.imagenet()), "images": _files.digest(*files)}
-    if options.study == "recipes":
-        return {}  # each row names its checkpoints and images
+    if options.study in ("recipes", "frontier"):
+        return {}  # each row names its checkpoints, or its setting, and its images
     images = data.fashion_mnist("val", full=True)
     weights = contents(checkpoints.load("natural").model)
     return {"weights": _files.digest(weights), "images": data.fingerprint(images)}

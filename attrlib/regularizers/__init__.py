@@ -1,5 +1,6 @@
 """Terms of a training loss: one frozen dataclass per published method, one value per sample."""
 
+from attrlib.regularizers.aligned import AlignmentAttack
 from attrlib.regularizers.art import AttributionTriplet, TripletAttack
 from attrlib.regularizers.cross_entropy import AdversarialCrossEntropy, CrossEntropy
 from attrlib.regularizers.curvature import Curvature, HessianNorm, InputGradientNorm
@@ -12,6 +13,7 @@ from attrlib.regularizers.trades import Trades
 
 __all__ = [
     "AdversarialCrossEntropy",
+    "AlignmentAttack",
     "AttributionTriplet",
     "CrossEntropy",
     "Curvature",

@@ -1,0 +1,277 @@
+"""One training method at many strengths: short runs, judged on validation images.
+
+Every choice of a weight in `recipes` was made in this table. A run is short (20,000 images, six passes),
+the same for all methods, and its weights are not kept. The shipped checkpoints come from full runs.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import nn
+
+from attrlib import _check, attributions, data, metrics, training
+from attrlib.attacks import SUITE, LinfBall, standard
+from attrlib.benchmark import _table, cells
+from attrlib.benchmark.attack_strength import K
+from attrlib.benchmark.trained import step_ratios
+from attrlib.models import SmallCNN
+from attrlib.recipes import RECIPES, Recipe
+from attrlib.regularizers import (
+    AdversarialCrossEntropy,
+    AlignmentAttack,
+    CrossEntropy,
+    HessianNorm,
+    IntegratedGradientRegularizer,
+    LocalGradientAlignment,
+)
+from attrlib.training import Loss
+from attrlib.types import Attack, Attribution, Term
+
+IMAGES, EPOCHS = 20_000, 6
+PER_CLASS, POOL = 10, 50
+BUDGETS = (8 / 255, 0.1)
+MAPS: dict[str, Attribution] = {
+    "gradient": attributions.gradient,
+    "integrated gradients": functools.partial(attributions.integrated_gradients, steps=8),
+}
+_QUANTITIES = ("topk", "kendall", "cosine", "identification_topk", "specific_topk", "kept")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One run of the study.
+
+    Attributes:
+        family: The method.
+        setting: What is varied, in words; unique in the family.
+        recipe: How to train, epochs and start aside.
+    """
+
+    family: str
+    setting: str
+    recipe: Recipe
+
+
+def variants() -> Iterator[Variant]:
+    """Yield every run of the study, family by family."""
+    for name in ("natural", "softplus", "madry", "trades"):
+        yield Variant(family=name, setting="as shipped", recipe=RECIPES[name])
+    for name, weights in {
+        "input-gradient": (0.01, 0.1, 1.0),
+        "cure": (0.01, 0.1, 1.0),
+        "hessian": (0.001, 0.01, 0.1),
+    }.items():
+        for weight in weights:
+            recipe = RECIPES[name]
+            loss = replace(recipe.loss, weights=dict(recipe.loss.weights) | {"penalty": weight})
+            yield Variant(
+                family=name, setting=f"weight {weight:g}", recipe=replace(recipe, loss=loss)
+            )
+    for decay in (0.1, 1.0, 3.0):
+        recipe = RECIPES["weight-decay"]
+        config = replace(recipe.config, weight_decay=decay)
+        yield Variant(
+            family="weight-decay", setting=f"decay {decay:g}", recipe=replace(recipe, config=config)
+        )
+    yield from _lga()
+    yield from _igr()
+    yield from _aligned()
+
+
+def _lga() -> Iterator[Variant]:
+    for l2, cosine in (
+        (0.0, 1.0), (0.0, 3.0), (0.0, 10.0), (0.0, 30.0), (0.001, 0.0), (0.01, 0.0), (0.1, 0.0),
+        (0.01, 3.0), (0.01, 10.0), (0.1, 10.0),
+    ):  # fmt: skip
+        term = LocalGradientAlignment(l2=l2, cosine=cosine, ball=_BALL)
+        yield _made("lga", f"l2 {l2:g}, cosine {cosine:g}", term)
+    both = functools.partial(LocalGradientAlignment, l2=0.01, cosine=10.0)
+    term = both(ball=_BALL)
+    yield _made("lga", "l2 0.01, cosine 10, ReLU", term, beta=None)
+    yield _made("lga", "l2 0.01, cosine 10, β 3", term, beta=3)
+    term = both(ball=_BALL, detach=True)
+    yield _made("lga", "l2 0.01, cosine 10, detached", term)
+    term = both(ball=LinfBall(eps=4 / 255))
+    yield _made("lga", "l2 0.01, cosine 10, eps 4/255", term)
+
+
+def _igr() -> Iterator[Variant]:
+    madry = RECIPES["madry"].loss
+    for weight in (1.0, 3.0, 10.0, 30.0):
+        loss = replace(
+            madry,
+            terms=dict(madry.terms) | {"penalty": IntegratedGradientRegularizer(steps=3)},
+            weights=dict(madry.weights) | {"penalty": weight},
+            ramps={"penalty": 0.2},
+        )
+        recipe = replace(RECIPES["madry"], loss=loss)
+        yield Variant(family="igr", setting=f"weight {weight:g}", recipe=recipe)
+
+
+def _aligned() -> Iterator[Variant]:
+    few = functools.partial(attributions.integrated_gradients, steps=3)
+    once = AlignmentAttack(ball=_BALL, steps=1, step_size=0.1)
+    twice = AlignmentAttack(ball=_BALL, steps=2, step_size=0.1)
+    path = replace(once, attribution=few)
+
+    def lga(cosine: float, l2: float = 0.0) -> LocalGradientAlignment:
+        return LocalGradientAlignment(l2=l2, cosine=cosine, ball=_BALL, neighbour="adversarial")
+
+    igr = IntegratedGradientRegularizer(steps=3)
+    yield _made("aligned", "gradient 10, one step, β 3", lga(10), attack=once, beta=3)
+    yield _made("aligned", "gradient 10, one step", lga(10), attack=once)
+    yield _made("aligned", "gradient 30, one step, β 3", lga(30), attack=once, beta=3)
+    yield _made("aligned", "gradient 10, two steps, β 3", lga(10), attack=twice, beta=3)
+    yield _made("aligned", "IG 5, one step, β 3", igr, weight=5, attack=path, beta=3)
+    for gradient, ig in ((5, 2.5), (10, 5), (10, 10), (20, 10)):
+        yield _made(
+            "aligned", f"gradient {gradient}, IG {ig:g}, step on the gradient, β 3",
+            lga(gradient), attack=once, beta=3, more={"ig": (igr, ig)},
+        )  # fmt: skip
+    yield _made(
+        "aligned", "gradient 10, IG 5, step on IG, β 3",
+        lga(10), attack=path, beta=3, more={"ig": (igr, 5)},
+    )  # fmt: skip
+    yield _made(
+        "aligned", "gradient 10, IG 5, Hessian 0.001, β 3",
+        lga(10), attack=once, beta=3, more={"ig": (igr, 5), "hessian": (HessianNorm(), 0.001)},
+    )  # fmt: skip
+    yield _made(
+        "aligned", "gradient 10, IG 5, adversarial cross-entropy, β 3",
+        lga(10), attack=once, beta=3, more={"ig": (igr, 5)}, base=AdversarialCrossEntropy(),
+    )  # fmt: skip
+
+
+_BALL = LinfBall(eps=0.1)
+
+
+def _made(
+    family: str,
+    setting: str,
+    term: Term,
+    *,
+    weight: float = 1.0,
+    attack: Attack | None = None,
+    beta: float | None = 10,
+    more: dict[str, tuple[Term, float]] | None = None,
+    base: Term | None = None,
+) -> Variant:
+    """Cross-entropy and penalties, which rise over the first fifth of the steps."""
+    penalties = {"penalty": (term, weight)} | (more or {})
+    loss = Loss(
+        terms={"cross_entropy": base or CrossEntropy()}
+        | {name: term for name, (term, _) in penalties.items()},
+        weights={"cross_entropy": 1.0}
+        | {name: float(weight) for name, (_, weight) in penalties.items()},
+        ramps=dict.fromkeys(penalties, 0.2),
+        attack=attack,
+    )
+    model: Callable[..., SmallCNN] = SmallCNN
+    if beta is not None:
+        softplus = functools.partial(nn.Softplus, beta=beta)
+        model = functools.partial(SmallCNN, activation=softplus)
+    name = f"{family}: {setting}"
+    return Variant(
+        family=family,
+        setting=setting,
+        recipe=Recipe(name=name, loss=loss, source="", model=model),
+    )
+
+
+def frontier(
+    path: str | Path,
+    *,
+    only: Sequence[str] | None = None,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> None:
+    """Train every variant shortly, and measure it on validation images.
+
+    Accuracy on the 5,000 validation images; under the suite in its quick form, on the first ten of them
+    of each class: the scores of gradient maps at both budgets, of integrated gradients (8 points) at the
+    larger one. Time of a training step beside one of the natural recipe.
+
+    Args:
+        path: Table to write, or to go on with.
+        only: Families to measure; None takes all.
+        device: Where to compute.
+        progress: Print each run as it is done.
+
+    Raises:
+        ValueError: If a family is unknown or the table is of other images.
+        FileNotFoundError: If the full Fashion-MNIST is not at hand.
+    """
+    path = Path(path)
+    chosen = list(variants())
+    families = list(dict.fromkeys(variant.family for variant in chosen))
+    for family in only or ():
+        _check.one_of(families, only=family)
+    train = data.fashion_mnist("train", full=True)[:IMAGES]
+    val = data.fashion_mnist("val", full=True)
+    images = cells.listed(val, per_class=PER_CLASS)
+    pool = cells.listed(val, per_class=POOL, start=PER_CLASS)
+    mark = data.fingerprint(images)[:8]
+    _table.check_constant(path, "list", mark)
+    for variant in chosen:
+        key = {"family": variant.family, "setting": variant.setting, "list": mark, "suite": SUITE}
+        if (only and variant.family not in only) or _table.in_table(path, key):
+            continue
+        start = time.perf_counter()
+        rows = list(_rows(key, variant.recipe, train, val, (images, pool), device))
+        source = _table.provenance(device, seconds=time.perf_counter() - start)
+        _table.append(path, [row | source for row in rows])
+        if progress:
+            print(variant.family, variant.setting, source["seconds"], "s", flush=True)
+
+
+def _rows(
+    key: dict[str, str],
+    recipe: Recipe,
+    train: data.Images,
+    val: data.Images,
+    lists: tuple[data.Images, data.Images],
+    device: str | torch.device,
+) -> Iterator[dict[str, str]]:
+    images, pool = lists
+    weights, order = (torch.Generator().manual_seed(i) for i in range(2))
+    net = recipe.model(generator=weights)
+    config = replace(recipe.config, epochs=EPOCHS)
+    training.train(net, train, recipe.loss, config=config, generator=order, device=device)
+    net.eval()
+    hits = training.evaluate(net, val, {"right": training.correct}, device=device)["right"]
+    yield key | _row("none", 0.0, "accuracy", hits)
+    cost = step_ratios(recipe, images, device)
+    yield key | _row("none", 0.0, "step_ratio", torch.tensor([median(cost)]))
+    for name, eps in (("gradient", 8 / 255), ("gradient", 0.1), ("integrated gradients", 0.1)):
+        attribution = MAPS[name]
+        attack = standard(eps=eps, attribution=attribution, k=K, effort="quick")
+        x, y = images.x.to(device), images.y.to(device)
+        z = attack(net, x, y, generator=torch.Generator().manual_seed(0))
+        found = cells.scores_at(net, images, z, pool, device=device, attribution=attribution)
+        for quantity in _QUANTITIES:
+            yield key | _row(name, eps, quantity, found[quantity])
+
+
+def _row(name: str, eps: float, quantity: str, values: torch.Tensor) -> dict[str, str]:
+    """The mean over images and its interval; of ratios of means they are there already."""
+    low, high = "", ""
+    value = float(values.double().mean())
+    if quantity.startswith("specific"):
+        value, low, high = values[0].item(), f"{values[1]:.4f}", f"{values[2]:.4f}"
+    elif len(values) > 1:
+        ends = metrics.interval(values.cpu(), generator=torch.Generator().manual_seed(0))
+        low, high = (f"{end:.4f}" for end in ends)
+    return {
+        "map": name,
+        "eps": f"{eps:.5f}",
+        "quantity": quantity,
+        "images": str(len(values)),
+        "value": f"{value:.4f}",
+        "low": low,
+        "high": high,
+    }
