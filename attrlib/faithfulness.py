@@ -1,8 +1,9 @@
 """Does a map point at what the model uses? Scores that ask the model, not another map.
 
 `insertion` and `deletion` show the model images in which only the pixels that a map ranks high, or low,
-are left. `random_perturbation_similarity` asks how much of a map survives a little noise; it is a check
-of stability, and a constant map passes it, so it is reported beside the other two.
+are left; `adversarial_insertion` takes the order from the map of an attacked image.
+`random_perturbation_similarity` asks how much of a map survives a little noise; it is a check of
+stability, and a constant map passes it, so it is reported beside the others.
 Use models in eval mode. None of the scores is differentiable.
 """
 
@@ -106,6 +107,55 @@ def deletion(
     _model.settled(model)
     end = _checked(x, y, h, baseline=baseline, steps=steps, output=output)
     return _area(model, x.detach(), end, y, h, steps, output)
+
+
+def adversarial_insertion(
+    model: Classifier,
+    x: Inputs,
+    y: Labels,
+    z: Inputs,
+    *,
+    attribution: Attribution,
+    baseline: Tensor | None = None,
+    steps: int = 20,
+    output: Output = "probability",
+    generator: torch.Generator | None = None,
+) -> PerSample:
+    r"""Return the area of `insertion` when the order of pixels comes from the map of a changed image.
+
+    $$\int_0^1 p_y\big(m_r(z) \odot x + (1 - m_r(z)) \odot b\big)\,dr$$
+
+    where $m_r(z)$ is 1 at the share $r$ of pixels that the heatmap of `z` ranks highest. Does an
+    attacked map still point at pixels of the clean image that the model uses? With `z` = `x` it is
+    `insertion`. One attribution and `steps` + 1 forward passes.
+
+    Args:
+        model: Maps a batch to logits (n, classes).
+        x: Images (n, channels, h, w), pixels in [0, 1], whose pixels are put in.
+        y: Classes to explain and to follow, int64 (n,).
+        z: Changed images, in the shape of `x`, such as an attack on the map found.
+        attribution: The map; its absolute values, summed over channels, give the order.
+        baseline: What hides a pixel, in the shape of `x` or of one row `(1, …)`; None is black.
+        steps: Equal shares of the pixels, 1 to h·w.
+        output: `probability`, the softmax of the class; or `logit`.
+        generator: Handed to the attribution.
+
+    Returns:
+        Areas (n,), as `insertion`. Higher is better. Compare with `insertion` of the clean map: a map
+        that was never faithful loses nothing.
+
+    Raises:
+        TypeError: If a tensor is not floating-point or `y` not int64.
+        ValueError: If shapes disagree, a label is not a class of the model, `steps` is out of range,
+            `output` is unknown, or a tensor or the map holds NaN.
+
+    Source: Joo et al. 2023, evaluation. Differs: the attack is the caller's; ties are kept.
+    """
+    _check.labelled(x, y)
+    if z.shape != x.shape:
+        raise ValueError(f"Expected z of shape {tuple(x.shape)}, got {tuple(z.shape)}")
+    h = to_heatmap(attribution(model, z.detach(), y, generator=generator))
+    return insertion(model, x, y, h, baseline=baseline, steps=steps, output=output)
 
 
 def random_perturbation_similarity(

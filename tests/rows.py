@@ -36,6 +36,13 @@ def _insertion(model: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
     return faithfulness.insertion(model, x, y, order, steps=5)
 
 
+def _adversarial_insertion(model: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """From images a little darker."""
+    return faithfulness.adversarial_insertion(
+        model, x, y, 0.9 * x, attribution=attributions.gradient, steps=5
+    )
+
+
 @attributions.wrap
 def deep_lift(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return captum.DeepLift(model).attribute(x, target=y)
@@ -238,6 +245,9 @@ ROWS = {
     "center_shift": Row(metrics.center_shift, "heatmaps", "per sample"),
     # faithfulness: (model, x, y, …) -> one value per sample
     "insertion": Row(_insertion, "model", "per sample", differentiable=False, gradients=False),
+    "adversarial_insertion": Row(
+        _adversarial_insertion, "model", "per sample", differentiable=False, gradients=False
+    ),
     "random_perturbation_similarity": Row(
         partial(
             faithfulness.random_perturbation_similarity,

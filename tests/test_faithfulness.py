@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attrlib import attributions, faithfulness, metrics
+from attrlib import attributions, faithfulness, maps, metrics
 from attrlib.types import Inputs, Labels
 from tests import oracles
 
@@ -48,6 +48,30 @@ def test_insertion_into_a_linear_model() -> None:
     # What is in and what is left out add up to the image, at each step.
     both = logit_in(model, x, y, h) + logit_out(model, x, y, h)
     torch.testing.assert_close(both, _logit(model, x, y) + bias)
+
+
+def test_the_order_comes_from_the_map_of_the_changed_image() -> None:
+    model, x, y, _ = _case()
+    z = oracles.images(3, channels=2, size=4, seed=8)
+    area = partial(
+        faithfulness.adversarial_insertion, attribution=attributions.input_x_gradient, steps=16
+    )
+    own = maps.to_heatmap(attributions.input_x_gradient(model, x, y))
+    other = maps.to_heatmap(attributions.input_x_gradient(model, z, y))
+    insert = partial(faithfulness.insertion, steps=16)
+    assert torch.equal(area(model, x, y, x), insert(model, x, y, own))
+    assert torch.equal(area(model, x, y, z), insert(model, x, y, other))
+    assert not torch.equal(area(model, x, y, z), area(model, x, y, x))
+    # It is the pixels of x that go in: with all of them in, the model sees x.
+    first, last = (area(model, v, y, z, output="logit", steps=1) for v in (x, torch.zeros_like(x)))
+    torch.testing.assert_close(2 * first, _logit(model, x, y) + last)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_a_changed_image_of_another_shape_is_refused() -> None:
+    model, x, y, _ = _case()
+    with pytest.raises(ValueError, match=r"Expected z of shape \(3, 2, 4, 4\), got \(2, 2, 4, 4\)"):
+        faithfulness.adversarial_insertion(model, x, y, x[:2], attribution=attributions.gradient)
 
 
 def test_the_contributions_are_the_best_order_of_a_linear_model() -> None:

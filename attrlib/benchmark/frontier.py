@@ -14,7 +14,7 @@ from statistics import median
 import torch
 from torch import nn
 
-from attrlib import _check, attributions, data, metrics, training
+from attrlib import _check, attributions, checkpoints, data, metrics, training
 from attrlib.attacks import SUITE, LinfBall, standard
 from attrlib.benchmark import _table, cells
 from attrlib.benchmark.attack_strength import K
@@ -39,6 +39,7 @@ MAPS: dict[str, Attribution] = {
     "gradient": attributions.gradient,
     "integrated gradients": functools.partial(attributions.integrated_gradients, steps=8),
 }
+_PATHS = ("natural", "softplus", "madry", "trades", "igr", "aligned")
 _QUANTITIES = ("topk", "kendall", "cosine", "identification_topk", "specific_topk", "kept")
 
 
@@ -59,6 +60,10 @@ class Variant:
 
 def variants() -> Iterator[Variant]:
     """Yield every run of the study, family by family."""
+    yield from _lga()
+    yield from _aligned()
+    yield from _igr()
+    yield from _lga_parts()
     for name in ("natural", "softplus", "madry", "trades"):
         yield Variant(family=name, setting="as shipped", recipe=RECIPES[name])
     for name, weights in {
@@ -78,38 +83,36 @@ def variants() -> Iterator[Variant]:
         yield Variant(
             family="weight-decay", setting=f"decay {decay:g}", recipe=replace(recipe, config=config)
         )
-    yield from _lga()
-    yield from _igr()
-    yield from _aligned()
 
 
 def _lga() -> Iterator[Variant]:
+    """Weights of both parts."""
     for l2, cosine in (
-        (0.0, 1.0), (0.0, 3.0), (0.0, 10.0), (0.0, 30.0), (0.001, 0.0), (0.01, 0.0), (0.1, 0.0),
-        (0.01, 3.0), (0.01, 10.0), (0.1, 10.0),
+        (0.0, 1.0), (0.0, 3.0), (0.0, 10.0), (0.01, 10.0), (0.1, 10.0), (0.1, 0.0), (0.01, 0.0),
     ):  # fmt: skip
         term = LocalGradientAlignment(l2=l2, cosine=cosine, ball=_BALL)
         yield _made("lga", f"l2 {l2:g}, cosine {cosine:g}", term)
-    both = functools.partial(LocalGradientAlignment, l2=0.01, cosine=10.0)
-    term = both(ball=_BALL)
+
+
+def _lga_parts() -> Iterator[Variant]:
+    """What else the method is made of, one thing changed at a time."""
+    term = LocalGradientAlignment(l2=0.01, cosine=10.0, ball=_BALL)
     yield _made("lga", "l2 0.01, cosine 10, ReLU", term, beta=None)
     yield _made("lga", "l2 0.01, cosine 10, β 3", term, beta=3)
-    term = both(ball=_BALL, detach=True)
-    yield _made("lga", "l2 0.01, cosine 10, detached", term)
-    term = both(ball=LinfBall(eps=4 / 255))
-    yield _made("lga", "l2 0.01, cosine 10, eps 4/255", term)
+    yield _made("lga", "l2 0.01, cosine 10, detached", replace(term, detach=True))
+    yield _made("lga", "l2 0.01, cosine 10, eps 4/255", replace(term, ball=LinfBall(eps=4 / 255)))
 
 
 def _igr() -> Iterator[Variant]:
-    madry = RECIPES["madry"].loss
-    for weight in (1.0, 3.0, 10.0, 30.0):
+    """Two passes from `madry`, as of the other recipes that start there; weight 0 is the control."""
+    madry = RECIPES["madry"]
+    for weight in (0.0, 3.0, 10.0, 30.0):
         loss = replace(
-            madry,
-            terms=dict(madry.terms) | {"penalty": IntegratedGradientRegularizer(steps=3)},
-            weights=dict(madry.weights) | {"penalty": weight},
-            ramps={"penalty": 0.2},
+            madry.loss,
+            terms=dict(madry.loss.terms) | {"penalty": IntegratedGradientRegularizer(steps=3)},
+            weights=dict(madry.loss.weights) | {"penalty": weight},
         )
-        recipe = replace(RECIPES["madry"], loss=loss)
+        recipe = replace(madry, loss=loss, config=RECIPES["art"].config, start="madry")
         yield Variant(family="igr", setting=f"weight {weight:g}", recipe=recipe)
 
 
@@ -123,27 +126,27 @@ def _aligned() -> Iterator[Variant]:
         return LocalGradientAlignment(l2=l2, cosine=cosine, ball=_BALL, neighbour="adversarial")
 
     igr = IntegratedGradientRegularizer(steps=3)
-    yield _made("aligned", "gradient 10, one step, β 3", lga(10), attack=once, beta=3)
-    yield _made("aligned", "gradient 10, one step", lga(10), attack=once)
-    yield _made("aligned", "gradient 30, one step, β 3", lga(30), attack=once, beta=3)
+    yield _made("aligned", "gradient 10, β 3", lga(10), attack=once, beta=3)
+    yield _made(
+        "aligned", "gradient 10, IG 10, β 3", lga(10), attack=once, beta=3, more={"ig": (igr, 10)}
+    )
+    yield _made(
+        "aligned", "gradient 5, IG 2.5, β 3", lga(5), attack=once, beta=3, more={"ig": (igr, 2.5)}
+    )
+    yield _made("aligned", "gradient 10, β 10", lga(10), attack=once)
+    yield _made(
+        "aligned", "gradient 10, IG 10, step on IG, β 3",
+        lga(10), attack=path, beta=3, more={"ig": (igr, 10)},
+    )  # fmt: skip
+    yield _made("aligned", "IG 5, step on IG, β 3", igr, weight=5, attack=path, beta=3)
     yield _made("aligned", "gradient 10, two steps, β 3", lga(10), attack=twice, beta=3)
-    yield _made("aligned", "IG 5, one step, β 3", igr, weight=5, attack=path, beta=3)
-    for gradient, ig in ((5, 2.5), (10, 5), (10, 10), (20, 10)):
-        yield _made(
-            "aligned", f"gradient {gradient}, IG {ig:g}, step on the gradient, β 3",
-            lga(gradient), attack=once, beta=3, more={"ig": (igr, ig)},
-        )  # fmt: skip
     yield _made(
-        "aligned", "gradient 10, IG 5, step on IG, β 3",
-        lga(10), attack=path, beta=3, more={"ig": (igr, 5)},
+        "aligned", "gradient 10, IG 10, Hessian 0.001, β 3",
+        lga(10), attack=once, beta=3, more={"ig": (igr, 10), "hessian": (HessianNorm(), 0.001)},
     )  # fmt: skip
     yield _made(
-        "aligned", "gradient 10, IG 5, Hessian 0.001, β 3",
-        lga(10), attack=once, beta=3, more={"ig": (igr, 5), "hessian": (HessianNorm(), 0.001)},
-    )  # fmt: skip
-    yield _made(
-        "aligned", "gradient 10, IG 5, adversarial cross-entropy, β 3",
-        lga(10), attack=once, beta=3, more={"ig": (igr, 5)}, base=AdversarialCrossEntropy(),
+        "aligned", "gradient 10, IG 10, adversarial cross-entropy, β 3",
+        lga(10), attack=once, beta=3, more={"ig": (igr, 10)}, base=AdversarialCrossEntropy(),
     )  # fmt: skip
 
 
@@ -193,8 +196,8 @@ def frontier(
     """Train every variant shortly, and measure it on validation images.
 
     Accuracy on the 5,000 validation images; under the suite in its quick form, on the first ten of them
-    of each class: the scores of gradient maps at both budgets, of integrated gradients (8 points) at the
-    larger one. Time of a training step beside one of the natural recipe.
+    of each class: the scores of gradient maps at both budgets; of integrated gradients (8 points) at the
+    larger one, for the methods that are about them. Time of a training step beside a natural one.
 
     Args:
         path: Table to write, or to go on with.
@@ -240,14 +243,21 @@ def _rows(
     images, pool = lists
     weights, order = (torch.Generator().manual_seed(i) for i in range(2))
     net = recipe.model(generator=weights)
-    config = replace(recipe.config, epochs=EPOCHS)
+    config = recipe.config
+    if recipe.start is None:
+        config = replace(config, epochs=EPOCHS)
+    else:
+        net.load_state_dict(checkpoints.load(f"{recipe.start}-s0").model.state_dict())
     training.train(net, train, recipe.loss, config=config, generator=order, device=device)
     net.eval()
     hits = training.evaluate(net, val, {"right": training.correct}, device=device)["right"]
     yield key | _row("none", 0.0, "accuracy", hits)
     cost = step_ratios(recipe, images, device)
     yield key | _row("none", 0.0, "step_ratio", torch.tensor([median(cost)]))
-    for name, eps in (("gradient", 8 / 255), ("gradient", 0.1), ("integrated gradients", 0.1)):
+    kinds = [("gradient", eps) for eps in BUDGETS]
+    if key["family"] in _PATHS:
+        kinds.append(("integrated gradients", BUDGETS[-1]))
+    for name, eps in kinds:
         attribution = MAPS[name]
         attack = standard(eps=eps, attribution=attribution, k=K, effort="quick")
         x, y = images.x.to(device), images.y.to(device)
