@@ -34,6 +34,9 @@ from attrlib.regularizers import (
     IGNorm,
     IGSumNorm,
     InputGradientNorm,
+    IntegratedGradientRegularizer,
+    LocalGradientAlignment,
+    Mart,
     SmoothSurface,
     Trades,
     TripletAttack,
@@ -97,11 +100,16 @@ def steps() -> Iterable[Step]:
     for count in (0, 1, 3):
         term = SmoothSurface(solver="matrix-free", iterations=count)
         yield Step(f"SmoothSurface, matrix-free, {count} it.", (plain, term))
-    yield Step(
-        "AdversarialCrossEntropy, PGD-7",
-        (AdversarialCrossEntropy(),),
-        PGD(**pgd, random_start=True),
-    )
+    align = {"l2": 0.1, "cosine": 1.0, "ball": BALL}
+    for detach, note in ((False, ""), (True, ", detached")):
+        lga = LocalGradientAlignment(**align, detach=detach)
+        yield Step(f"LocalGradientAlignment{note}, softplus", (plain, lga), smooth=True)
+        yield Step(f"LocalGradientAlignment{note}", (plain, lga))
+    attack = PGD(**pgd, random_start=True)
+    yield Step("AdversarialCrossEntropy, PGD-7", (AdversarialCrossEntropy(),), attack)
+    igr = IntegratedGradientRegularizer()
+    yield Step("IGR, 3 points, PGD-7", (AdversarialCrossEntropy(), igr), attack)
+    yield Step("Mart, PGD-7", (Mart(),), attack)
     yield Step("Trades, 7 steps", (plain, Trades()), KLPGD(**pgd))
     yield Step(
         "AttributionTriplet, 7 steps",

@@ -23,7 +23,8 @@ class LocalGradientAlignment:
       g(x) = \nabla_x f_y(x), \quad x' \in B_\epsilon(x)$$
 
     The l2 part falls when all gradients shrink, which changes no displayed map; the cosine part does not
-    see their length. They are linked by
+    see their length, but falls when one linear function is added to all logits, which changes no
+    probability. They are linked by
 
     $$\|a - b\|_2^2 = \big(\|a\|_2 - \|b\|_2\big)^2
       + 4 \, \|a\|_2 \, \|b\|_2 \, \frac{1 - \cos(a, b)}{2}$$
