@@ -103,12 +103,12 @@ def steps() -> Iterable[Step]:
     align = {"l2": 0.1, "cosine": 1.0, "ball": BALL}
     for detach, note in ((False, ""), (True, ", detached")):
         lga = LocalGradientAlignment(**align, detach=detach)
-        yield Step(f"LocalGradientAlignment{note}, softplus", (plain, lga), smooth=True)
+        yield Step(f"LocalGradientAlignment, softplus{note}", (plain, lga), smooth=True)
         yield Step(f"LocalGradientAlignment{note}", (plain, lga))
     attack = PGD(**pgd, random_start=True)
     yield Step("AdversarialCrossEntropy, PGD-7", (AdversarialCrossEntropy(),), attack)
     igr = IntegratedGradientRegularizer()
-    yield Step("IGR, 3 points, PGD-7", (AdversarialCrossEntropy(), igr), attack)
+    yield Step("IntegratedGradientRegularizer, PGD-7", (AdversarialCrossEntropy(), igr), attack)
     yield Step("Mart, PGD-7", (Mart(),), attack)
     yield Step("Trades, 7 steps", (plain, Trades()), KLPGD(**pgd))
     yield Step(
@@ -190,7 +190,7 @@ def main() -> None:
     table = rows(device=device, repeats=options.repeats)
     for row in table:
         print(
-            f"{row.step:38s} {row.batch:4d} {row.passes:7.1f} passes {row.milliseconds:9.2f} ms "
+            f"{row.step:42s} {row.batch:4d} {row.passes:7.1f} passes {row.milliseconds:9.2f} ms "
             f"{row.ratio:7.2f} ×"
         )
     where = provenance(device, seconds=time.perf_counter() - start)

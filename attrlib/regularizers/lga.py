@@ -36,7 +36,8 @@ class LocalGradientAlignment:
     adversarial example.
 
     Cost: two forward and two backward passes, both differentiated once more in the weights; with
-    `detach`, only those at the neighbour are. The attack of an adversarial neighbour comes on top.
+    `detach`, only those at the neighbour are. The attack of an adversarial neighbour comes on top. Beside
+    `CrossEntropy` a step takes about 5 times as long as an ordinary one, and 4 times with `detach`.
 
     Attributes:
         l2: Weight of the squared distance, >= 0, per (logit per unit of pixel)²: the sum over all entries
