@@ -34,6 +34,9 @@ from attrlib.regularizers import (
     IGNorm,
     IGSumNorm,
     InputGradientNorm,
+    IntegratedGradientRegularizer,
+    LocalGradientAlignment,
+    Mart,
     SmoothSurface,
     Trades,
     TripletAttack,
@@ -97,11 +100,16 @@ def steps() -> Iterable[Step]:
     for count in (0, 1, 3):
         term = SmoothSurface(solver="matrix-free", iterations=count)
         yield Step(f"SmoothSurface, matrix-free, {count} it.", (plain, term))
-    yield Step(
-        "AdversarialCrossEntropy, PGD-7",
-        (AdversarialCrossEntropy(),),
-        PGD(**pgd, random_start=True),
-    )
+    align = {"l2": 0.1, "cosine": 1.0, "ball": BALL}
+    for detach, note in ((False, ""), (True, ", detached")):
+        lga = LocalGradientAlignment(**align, detach=detach)
+        yield Step(f"LocalGradientAlignment, softplus{note}", (plain, lga), smooth=True)
+        yield Step(f"LocalGradientAlignment{note}", (plain, lga))
+    attack = PGD(**pgd, random_start=True)
+    yield Step("AdversarialCrossEntropy, PGD-7", (AdversarialCrossEntropy(),), attack)
+    igr = IntegratedGradientRegularizer()
+    yield Step("IntegratedGradientRegularizer, PGD-7", (AdversarialCrossEntropy(), igr), attack)
+    yield Step("Mart, PGD-7", (Mart(),), attack)
     yield Step("Trades, 7 steps", (plain, Trades()), KLPGD(**pgd))
     yield Step(
         "AttributionTriplet, 7 steps",
@@ -182,7 +190,7 @@ def main() -> None:
     table = rows(device=device, repeats=options.repeats)
     for row in table:
         print(
-            f"{row.step:38s} {row.batch:4d} {row.passes:7.1f} passes {row.milliseconds:9.2f} ms "
+            f"{row.step:42s} {row.batch:4d} {row.passes:7.1f} passes {row.milliseconds:9.2f} ms "
             f"{row.ratio:7.2f} ×"
         )
     where = provenance(device, seconds=time.perf_counter() - start)

@@ -3,6 +3,7 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,7 @@ ATTACK = attacks.AttributionAttack(
 RANDOM = attacks.RandomSign(
     eps=0.1, draws=2, score=metrics.cosine, attribution=attributions.gradient
 )
+ALIGNMENT = regularizers.LocalGradientAlignment(l2=0.1, cosine=1.0, ball=BALL)
 TRIPLET = regularizers.TripletAttack(ball=BALL, steps=2, step_size=0.05, k=20, beta=None)
 
 
@@ -66,6 +68,7 @@ CHOICES: dict[str, Callable[..., Any]] = {  # these need two classes
     "CrossEntropy": regularizers.CrossEntropy(),
     "AdversarialCrossEntropy": _at_z(regularizers.AdversarialCrossEntropy()),
     "Trades": _at_z(regularizers.Trades()),
+    "Mart": _at_z(regularizers.Mart()),
     "AttributionTriplet": _at_z(regularizers.AttributionTriplet(beta=None)),
     "InputGradientNorm": regularizers.InputGradientNorm(),
     "Curvature": regularizers.Curvature(h=0.1),
@@ -85,6 +88,9 @@ LOGITS: dict[str, Callable[..., Any]] = {  # these explain one logit
     "AttributionAttack": ATTACK,
     "RandomSign": RANDOM,
     "HessianNorm": regularizers.HessianNorm(),
+    "LocalGradientAlignment": ALIGNMENT,
+    "LocalGradientAlignment, detached": replace(ALIGNMENT, detach=True),
+    "IntegratedGradientRegularizer": _at_z(regularizers.IntegratedGradientRegularizer()),
     "similarity": _similarity,
 }
 CALLS = CHOICES | LOGITS
@@ -208,7 +214,7 @@ NO_GRAPH: dict[str, Callable[[Tensor], Tensor]] = {
     *sorted(
         set(CALLS)
         - {"target_logit", "correct", "insertion", "deletion", "CrossEntropy"}
-        - {"AdversarialCrossEntropy", "Trades"}
+        - {"AdversarialCrossEntropy", "Trades", "Mart"}
     )
 )
 @pytest.mark.parametrize("model", NO_GRAPH.values(), ids=NO_GRAPH.keys())
@@ -314,7 +320,7 @@ WRAPS = [lambda model: model, nn.DataParallel, torch.compile, _method, _function
 
 @every_call
 def test_batch_statistics_in_train_mode_are_refused(call: Callable[..., Any]) -> None:
-    if call in (CALLS[n] for n in ("CrossEntropy", "AdversarialCrossEntropy", "Trades")):
+    if call in (CALLS[n] for n in ("CrossEntropy", "AdversarialCrossEntropy", "Trades", "Mart")):
         pytest.skip("trained in train mode; takes no derivative in x")
     model, x, y = _with(nn.BatchNorm2d(4)), oracles.images(), oracles.labels()
     before = copy.deepcopy(model.state_dict())
@@ -363,7 +369,7 @@ def test_layers_that_change_from_call_to_call_are_refused(
 def test_batch_statistics_are_refused_in_eval_mode_where_there_are_no_others(
     call: Callable[..., Any],
 ) -> None:
-    if call in (CALLS[n] for n in ("CrossEntropy", "AdversarialCrossEntropy", "Trades")):
+    if call in (CALLS[n] for n in ("CrossEntropy", "AdversarialCrossEntropy", "Trades", "Mart")):
         pytest.skip("takes no derivative in x")
     model = _with(nn.BatchNorm2d(4, track_running_stats=False)).eval()
     with pytest.raises(ValueError, match="with track_running_stats=False; use group norm"):

@@ -205,6 +205,8 @@ def test_terms_that_are_safe_in_half_precision_are_known(images: Images) -> None
         regularizers.HessianNorm(),
         regularizers.SmoothSurface(),
         regularizers.Trades(),
+        regularizers.Mart(),
+        regularizers.IntegratedGradientRegularizer(),
     ],
 )
 def test_other_terms_are_refused_in_half_precision(images: Images, term: Any) -> None:

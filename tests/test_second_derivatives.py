@@ -62,6 +62,10 @@ TERMS: dict[str, Callable[..., Tensor]] = {
     "IGSumNorm": regularizers.IGSumNorm(ball=BALL, steps=1, step_size=0.1),
     "SmoothSurface": regularizers.SmoothSurface(),
     "SmoothSurface, matrix-free": regularizers.SmoothSurface(solver="matrix-free"),
+    "LocalGradientAlignment": regularizers.LocalGradientAlignment(l2=0.1, cosine=1.0, ball=BALL),
+    "IntegratedGradientRegularizer": lambda model, x, y: (
+        regularizers.IntegratedGradientRegularizer()(model, x, y, z=x.flip(0))
+    ),
     "AttributionTriplet": lambda model, x, y: regularizers.AttributionTriplet(beta=None)(
         model, x, y, z=x.flip(0)
     ),

@@ -75,13 +75,25 @@ def test_multiplications_of_a_linear_layer_are_counted() -> None:
 def test_terms_cost_the_passes_that_they_state() -> None:
     x, y = oracles.images(2, size=28), torch.tensor([0, 1])
     cost = {
-        step.name: passes(step, x, y) for step in steps() if not step.name.startswith(("IG", "At"))
+        step.name: passes(step, x, y)
+        for step in steps()
+        if not step.name.startswith(("IGN", "IGS", "At"))
     }
     natural = cost["CrossEntropy"]
     # Forward, and backward in the weights; the derivative in the image is not needed.
     assert 2.5 < natural <= 3
     # Forward and backward in each of seven steps, and no more.
     assert 13 <= cost["AdversarialCrossEntropy, PGD-7"] - natural <= 16
+    gradient = cost["InputGradientNorm"] - natural
+    assert cost["LocalGradientAlignment"] - natural == pytest.approx(2 * gradient, abs=0.1)
+    assert cost["LocalGradientAlignment, detached"] - natural == pytest.approx(
+        gradient + 2, abs=0.1
+    )
+    base = cost["AdversarialCrossEntropy, PGD-7"]
+    assert cost["IntegratedGradientRegularizer, PGD-7"] - base == pytest.approx(
+        6 * gradient, abs=0.3
+    )
+    assert 2 <= cost["Mart, PGD-7"] - base <= 3  # a forward pass, and a backward pass through it
     lower, first, third = (cost[f"SmoothSurface, matrix-free, {i} it."] for i in (0, 1, 3))
     assert lower == pytest.approx(cost["InputGradientNorm"])  # one gradient
     assert 3.5 < first - lower < 4.5  # a pass more, and two for the iteration, with their products

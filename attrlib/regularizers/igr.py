@@ -28,7 +28,8 @@ class IntegratedGradientRegularizer:
     there the value is 0 only if the network has no gradient at such pixels.
 
     Cost: `2 · steps` forward and backward passes, all differentiated once more in the weights; the points
-    of both paths share one batch as far as memory goes, see `attributions`. The attack comes on top.
+    of both paths share one batch as far as memory goes, see `attributions`. The attack comes on top. With
+    3 points a step takes about 2.6 times as long as one of adversarial training with seven steps.
 
     Attributes:
         steps: Points m of each path, >= 1. A few are enough to train with; `1` is the input times the

@@ -25,7 +25,8 @@ class Mart:
     The inner maximum is the one of adversarial training, found by the attack of the `Loss`, `PGD` on the
     cross-entropy; the term itself does not search.
 
-    Cost: two forward passes, and a backward pass through both; the attack comes on top.
+    Cost: two forward passes, and a backward pass through both; the attack comes on top. With seven steps
+    of it a step takes about 1.1 times as long as one of adversarial training.
 
     Attributes:
         weight: Weight λ of the divergence, >= 0.
