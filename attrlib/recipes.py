@@ -200,7 +200,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 ),
                 config=_TUNING,
                 start="madry",
-                source="Integrated gradient regularizer, Wang and Kong 2022, beside adversarial training; "
+                source="Integrated gradient regularizer, Wang and Kong 2022, on adversarial training; "
                 "two epochs from madry, for its cost; the highest of three weights that cost "
                 "less than a point of accuracy in short runs on the validation split.",
             ),
