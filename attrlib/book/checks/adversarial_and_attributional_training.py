@@ -37,7 +37,9 @@ def flip_on_grey(answer: object) -> str:
     """`flip_on_grey(weights, intercept, level)` is the noise that flips each filter on a grey patch."""
     draw = torch.Generator().manual_seed(0)
     weights, intercept = torch.randn(5, 4, generator=draw), torch.randn(5, generator=draw) / 10
-    hint = "The unit receives b + level * (sum of weights); noise moves it by ε * (sum of |weights|)."
+    hint = (
+        "The unit receives b + level * (sum of weights); noise moves it by ε * (sum of |weights|)."
+    )
     for level in (0.4, 0.6):
         tried = f"five filters of four pixels, level={level}"
         got = run(answer, weights, intercept, level, tried=tried, hint=hint)

@@ -23,7 +23,9 @@ WRONG: dict[str, list[Callable[..., Any]]] = {
     ],
     "flip-on-grey": [
         lambda weights, intercept, level: intercept.abs() / weights.abs().sum(1),
-        lambda weights, intercept, level: (intercept + level * weights.sum(1)) / weights.abs().sum(1),
+        lambda weights, intercept, level: (
+            (intercept + level * weights.sum(1)) / weights.abs().sum(1)
+        ),
         lambda weights, intercept, level: (
             (intercept + level * weights.sum(1)).abs() / weights.clamp(min=0).sum(1)
         ),
