@@ -29,7 +29,6 @@ FIRST_EDITION = {
     "diverse-attributions",
     "geometry-of-fragility",
     "adversarial-and-attributional-training",
-    "smooth-surfaces",
 }
 FRONT = ["Objectives", "Prerequisites", "Time"]
 CHEAT_SHEET = [
