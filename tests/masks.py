@@ -246,7 +246,7 @@ def search(best: Best, tries: int, generator: Generator | None) -> None:
             heat, sharp = 0.05 * 10 ** draw(zero), 5 * 20 ** draw(zero)
             slope = task.slope(best.z, heat, sharp, zero)
         if i % 4 == 3:
-            move = _square(best.z, generator) * torch.where(draw(one) < 0.5, -1.0, 1.0)
+            move = _square(best.z, generator) * (draw(one) - 0.5).sign()
         else:
             rank = (slope.abs() * draw(slope)).flatten(1)  # strong slopes more often
             share = 10 ** (-2.2 + 1.9 * draw(one).flatten(1))  # of the pixels, .006 to .5
