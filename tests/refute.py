@@ -2,10 +2,11 @@
 
 A score under attack is an upper bound, and no suite can say how far it is from the truth. Here it stands
 beside the attack of `tests.masks`, which was written independently and takes about as much processor
-time as the suite's standard effort. `both` takes the better of the two for each image; `gain` is what
-it finds below the suite, `own_gain` what the other attack finds alone (below 0: the suite is better).
-Intervals are bootstrap intervals over images, of differences at the same image. Only the package's maps
-and metrics judge points. Rows that the table has are not made again.
+time as the suite's standard effort (a line for each attack is printed). `own_gain` compares the two at
+equal cost: how much lower the other attack ends, below 0 where the suite is better. `both` takes the
+better point for each image, and `gain` is what that takes off the suite's score: never below 0, as any
+second attack helps somewhere. Intervals are bootstrap intervals of differences at the same image. Only
+the package's maps and metrics judge points. Rows that the table has are not made again.
 """
 
 import argparse
