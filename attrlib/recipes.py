@@ -24,6 +24,7 @@ from attrlib.regularizers import (
     HessianNorm,
     IGSumNorm,
     InputGradientNorm,
+    LocalGradientAlignment,
     SmoothSurface,
     Trades,
     TripletAttack,
@@ -171,6 +172,14 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 source="Hessian norm of the explained logit of a smooth network, Dombrowski et al. 2022; "
                 "the highest of four weights that cost less than two points of accuracy in short runs "
                 "on the validation split.",
+            ),
+            Recipe(
+                name="lga",
+                model=_SMOOTH,
+                loss=_penalized(LocalGradientAlignment(l2=0.1, cosine=10.0, ball=_BALL), 1.0),
+                source="Local gradient alignment, Joo et al. 2023, with one uniform neighbour in the "
+                "ball of madry, both gradients differentiated and softplus β = 10; the weights are the "
+                "best of five pairs tried in short runs on the validation split, at equal accuracy.",
             ),
             _smooth_surface("weak", 0.01),
             _smooth_surface("medium", 0.1),

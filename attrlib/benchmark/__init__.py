@@ -12,7 +12,6 @@ from attrlib.benchmark.attack_strength import (
     strength,
     strength_settings,
 )
-from attrlib.benchmark.frontier import Variant, frontier, variants
 from attrlib.benchmark.imagenet import (
     LENS_K,
     LensSetting,
@@ -20,6 +19,7 @@ from attrlib.benchmark.imagenet import (
     imagenet_lens,
     lens_settings,
 )
+from attrlib.benchmark.methods import Variant, frontier, variants
 from attrlib.benchmark.trained import BUDGETS, calibration_error, recipes
 
 __all__ = [

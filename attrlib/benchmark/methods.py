@@ -17,6 +17,7 @@ from torch import nn
 from attrlib import _check, attributions, checkpoints, data, metrics, training
 from attrlib.attacks import SUITE, LinfBall, standard
 from attrlib.benchmark import _table, cells
+from attrlib.benchmark.ablation import MapDistance, l2_distance, pearson_distance
 from attrlib.benchmark.attack_strength import K
 from attrlib.benchmark.trained import step_ratios
 from attrlib.models import SmallCNN
@@ -39,6 +40,8 @@ MAPS: dict[str, Attribution] = {
     "gradient": attributions.gradient,
     "integrated gradients": functools.partial(attributions.integrated_gradients, steps=8),
 }
+_BALL = LinfBall(eps=0.1)
+_FEW = functools.partial(attributions.integrated_gradients, steps=3)
 _PATHS = ("natural", "softplus", "madry", "trades", "igr", "aligned")
 _QUANTITIES = ("topk", "kendall", "cosine", "identification_topk", "specific_topk", "kept")
 
@@ -105,22 +108,27 @@ def _lga_parts() -> Iterator[Variant]:
 
 def _igr() -> Iterator[Variant]:
     """Two passes from `madry`, as of the other recipes that start there; weight 0 is the control."""
-    madry = RECIPES["madry"]
-    for weight in (0.0, 3.0, 10.0, 30.0):
+    madry, few = RECIPES["madry"], MapDistance(attribution=_FEW, distance=l2_distance)
+    penalties: list[tuple[str, Term, float]] = [
+        *((f"weight {weight:g}", IntegratedGradientRegularizer(steps=3), weight)
+          for weight in (0.0, 3.0, 10.0, 30.0)),
+        *((f"l2 distance of IG, weight {weight:g}", few, weight) for weight in (0.3, 1.0)),
+        ("Pearson, weight 20", replace(few, distance=pearson_distance), 20.0),
+    ]  # fmt: skip
+    for setting, term, weight in penalties:
         loss = replace(
             madry.loss,
-            terms=dict(madry.loss.terms) | {"penalty": IntegratedGradientRegularizer(steps=3)},
+            terms=dict(madry.loss.terms) | {"penalty": term},
             weights=dict(madry.loss.weights) | {"penalty": weight},
         )
         recipe = replace(madry, loss=loss, config=RECIPES["art"].config, start="madry")
-        yield Variant(family="igr", setting=f"weight {weight:g}", recipe=recipe)
+        yield Variant(family="igr", setting=setting, recipe=recipe)
 
 
 def _aligned() -> Iterator[Variant]:
-    few = functools.partial(attributions.integrated_gradients, steps=3)
     once = AlignmentAttack(ball=_BALL, steps=1, step_size=0.1)
     twice = AlignmentAttack(ball=_BALL, steps=2, step_size=0.1)
-    path = replace(once, attribution=few)
+    path = replace(once, attribution=_FEW)
 
     def lga(cosine: float, l2: float = 0.0) -> LocalGradientAlignment:
         return LocalGradientAlignment(l2=l2, cosine=cosine, ball=_BALL, neighbour="adversarial")
@@ -148,9 +156,6 @@ def _aligned() -> Iterator[Variant]:
         "aligned", "gradient 10, IG 10, adversarial cross-entropy, β 3",
         lga(10), attack=once, beta=3, more={"ig": (igr, 10)}, base=AdversarialCrossEntropy(),
     )  # fmt: skip
-
-
-_BALL = LinfBall(eps=0.1)
 
 
 def _made(

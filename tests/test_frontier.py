@@ -1,0 +1,118 @@
+"""The study of strengths: each run is what its words say, and its rows are what one would compute."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from attrlib import checkpoints, data, training
+from attrlib.__main__ import main
+from attrlib.attacks import standard
+from attrlib.attributions import gradient
+from attrlib.benchmark import cells, frontier, methods, variants
+from attrlib.maps import to_heatmap
+from attrlib.metrics import topk_intersection
+from attrlib.training import TrainConfig
+
+_ALL = tuple(variants())
+_TINY = TrainConfig(epochs=1, batch_size=32)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two runs, few images, one pass."""
+    few = {split: data.fashion_mnist(split)[:96] for split in ("train", "val")}
+    chosen = {(run.family, run.setting): run for run in _ALL}
+    plain = chosen["natural", "as shipped"]
+    tuned = chosen["igr", "weight 3"]
+    runs = [replace(run, recipe=replace(run.recipe, config=_TINY)) for run in (plain, tuned)]
+    monkeypatch.setattr(data, "fashion_mnist", lambda split, full: few[split])
+    monkeypatch.setattr(methods, "variants", lambda: iter(runs))
+    monkeypatch.setattr(methods, "EPOCHS", 1)
+    monkeypatch.setattr(methods, "PER_CLASS", 2)
+    monkeypatch.setattr(methods, "POOL", 2)
+    monkeypatch.setattr(methods, "step_ratios", lambda *_: [2.0, 4.0, 3.0])
+    threads = torch.get_num_threads()
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _rows(path: Path, **where: str) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if where.items() <= row.items()]
+
+
+def test_rows_are_what_one_would_compute(tmp_path: Path) -> None:
+    path = tmp_path / "frontier.csv"
+    frontier(path)
+    train, val = (data.fashion_mnist(split, full=True) for split in ("train", "val"))
+    images = cells.listed(val, per_class=2)
+    for family, start in (("natural", None), ("igr", "madry-s0")):
+        (run,) = (run for run in methods.variants() if run.family == family)
+        net = run.recipe.model(generator=torch.Generator().manual_seed(0))
+        if start:
+            net.load_state_dict(checkpoints.load(start).model.state_dict())
+        order = torch.Generator().manual_seed(1)
+        training.train(net, train, run.recipe.loss, config=_TINY, generator=order)
+        right = training.evaluate(net, val, {"right": training.correct})["right"].mean().item()
+        (row,) = _rows(path, family=family, quantity="accuracy")
+        assert float(row["value"]) == pytest.approx(right, abs=1e-4)
+        attack = standard(eps=0.1, attribution=gradient, k=100, effort="quick")
+        z = attack(net, images.x, images.y, generator=torch.Generator().manual_seed(0))
+        a, b = (to_heatmap(gradient(net, p, images.y)) for p in (images.x, z))
+        where = {"family": family, "map": "gradient", "eps": "0.10000", "quantity": "topk"}
+        (row,) = _rows(path, **where)
+        assert float(row["value"]) == pytest.approx(
+            topk_intersection(a, b, k=100).mean().item(), abs=1e-4
+        )
+        assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
+        (row,) = _rows(path, family=family, quantity="step_ratio")
+        assert float(row["value"]) == 3.0
+
+
+def test_a_second_call_makes_nothing_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "frontier.csv"
+    frontier(path, only=["natural"], progress=True)
+    assert {row["family"] for row in _rows(path)} == {"natural"}
+    first = path.read_bytes()
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", never)
+        frontier(path, only=["natural"], progress=True)
+        assert path.read_bytes() == first
+        with pytest.raises(AssertionError, match="trained again"):
+            frontier(path)
+    assert capsys.readouterr().out.count("natural as shipped") == 1
+
+
+def test_a_family_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Expected only to be one of natural, igr, got 'lgaa'"):
+        frontier(tmp_path / "frontier.csv", only=["lgaa"])
+
+
+def test_the_command_writes_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "frontier.csv"
+    main(["bench", "frontier", "--only", "natural", "--out", str(path)])
+    assert {row["images"] for row in _rows(path, quantity="topk")} == {"20"}
+
+
+def test_every_run_has_a_name_of_its_own_and_trains_what_it_says() -> None:
+    runs = list(_ALL)
+    assert len({(run.family, run.setting) for run in runs}) == len(runs)
+    loss = {f"{run.family} {run.setting}": run.recipe.loss for run in runs}
+    term = loss["lga l2 0.01, cosine 10"].terms["penalty"]
+    assert (term.l2, term.cosine, term.neighbour) == (0.01, 10.0, "uniform")  # type: ignore[attr-defined]
+    assert loss["hessian weight 0.001"].weights["penalty"] == 0.001
+    assert loss["igr weight 0"].weights["penalty"] == 0
+    both = loss["aligned gradient 10, IG 10, β 3"]
+    assert both.weights == {"cross_entropy": 1.0, "penalty": 1.0, "ig": 10.0}
+    assert both.terms["penalty"].neighbour == "adversarial"  # type: ignore[attr-defined]
