@@ -28,7 +28,6 @@ FIRST_EDITION = {
     "kendall-and-cosine",
     "diverse-attributions",
     "geometry-of-fragility",
-    "smooth-surfaces",
 }
 FRONT = ["Objectives", "Prerequisites", "Time"]
 CHEAT_SHEET = [
