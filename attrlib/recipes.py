@@ -24,7 +24,9 @@ from attrlib.regularizers import (
     HessianNorm,
     IGSumNorm,
     InputGradientNorm,
+    IntegratedGradientRegularizer,
     LocalGradientAlignment,
+    Mart,
     SmoothSurface,
     Trades,
     TripletAttack,
@@ -180,6 +182,27 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 source="Local gradient alignment, Joo et al. 2023, with one uniform neighbour in the "
                 "ball of madry, both gradients differentiated and softplus β = 10; the weights are the "
                 "best of five pairs tried in short runs on the validation split, at equal accuracy.",
+            ),
+            Recipe(
+                name="mart",
+                loss=Loss(terms={"objective": Mart()}, weights={"objective": 1.0}, attack=_PGD),
+                source="MART, Wang et al. 2020, with the weight of their code and the attack of madry.",
+            ),
+            Recipe(
+                name="igr",
+                loss=Loss(
+                    terms={
+                        "adversarial": AdversarialCrossEntropy(),
+                        "penalty": IntegratedGradientRegularizer(steps=3),
+                    },
+                    weights={"adversarial": 1.0, "penalty": 10.0},
+                    attack=_PGD,
+                ),
+                config=_TUNING,
+                start="madry",
+                source="Integrated gradient regularizer, Wang and Kong 2022, on adversarial training; "
+                "two epochs from madry, for its cost; the highest of three weights that cost "
+                "less than a point of accuracy in short runs on the validation split.",
             ),
             _smooth_surface("weak", 0.01),
             _smooth_surface("medium", 0.1),

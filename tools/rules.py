@@ -28,8 +28,6 @@ FIRST_EDITION = {
     "kendall-and-cosine",
     "diverse-attributions",
     "geometry-of-fragility",
-    "adversarial-and-attributional-training",
-    "smooth-surfaces",
 }
 FRONT = ["Objectives", "Prerequisites", "Time"]
 CHEAT_SHEET = [

@@ -33,6 +33,21 @@ def path_norm(answer: object) -> str:
     return "Slopes that cancel along the path leave no attribution."
 
 
+def flip_on_grey(answer: object) -> str:
+    """`flip_on_grey(weights, intercept, level)` is the noise that flips each filter on a grey patch."""
+    draw = torch.Generator().manual_seed(0)
+    weights, intercept = torch.randn(5, 4, generator=draw), torch.randn(5, generator=draw) / 10
+    hint = (
+        "The unit receives b + level * (sum of weights); noise moves it by ε * (sum of |weights|)."
+    )
+    for level in (0.4, 0.6):
+        tried = f"five filters of four pixels, level={level}"
+        got = run(answer, weights, intercept, level, tried=tried, hint=hint)
+        right = (intercept + level * weights.sum(1)).abs() / weights.abs().sum(1)
+        expect_close(got, right, tried=tried, hint=hint)
+    return "On grey, weights of both signs help the noise."
+
+
 def silhouette_chance(answer: object) -> str:
     """`silhouette_chance(chosen, live)` is the expected share of hits with the same split by live."""
     draw = torch.Generator().manual_seed(0)

@@ -34,6 +34,27 @@ def small_matrix(answer: object) -> str:
     return "Sixteen numbers for each image, however many pixels it has."
 
 
+def analytic(answer: object) -> str:
+    """`analytic(z, w)` is the eigenvalue of one image, with a derivative where probabilities vanish."""
+    w = torch.randn(4, 7, generator=torch.Generator().manual_seed(0)).double()
+    hint = "Rows sqrt(p) (w - p @ w), with the root of p as (z.log_softmax(0) / 2).exp()."
+    for logits in ([0.3, -1.0, 2.0, 0.0], [0.0, 0.0, -800.0, -800.0]):
+        z = torch.tensor(logits).double().requires_grad_()
+        p = z.detach().softmax(0)
+        gap = w - p @ w
+        want = torch.linalg.eigvalsh(gap.T @ (p[:, None] * gap))[-1]
+        tried = f"four classes, seven pixels, logits {logits}"
+        got = run(answer, z, w, tried=tried, hint=hint)
+        expect_close(got, want, tried=tried, hint=hint)
+        graph = isinstance(got, Tensor) and got.requires_grad
+        slope = torch.autograd.grad(got, z)[0] if isinstance(got, Tensor) and graph else None
+        whole = slope is not None and bool(slope.isfinite().all())
+        found = slope if slope is None else slope.tolist()
+        tried = f"the derivative for {tried}"
+        expect(whole, tried=tried, expected="finite numbers", got=found, hint=hint)
+    return "It can be differentiated where probabilities tie or vanish."
+
+
 def lower_bound(answer: object) -> str:
     """`lower_bound(model, x)` is the reweighted gradient of the loss of the predicted class."""
     generator = torch.Generator().manual_seed(0)

@@ -21,6 +21,21 @@ WRONG: dict[str, list[Callable[..., Any]]] = {
         lambda w, b, x, y, eps: functional.softplus(-y * (x @ w) + eps * w.abs().sum()),
         lambda w, b, x, y, eps: functional.softplus(-y * (x @ w + b - eps * w.abs().sum())),
     ],
+    "flip-on-grey": [
+        lambda weights, intercept, level: intercept.abs() / weights.abs().sum(1),
+        lambda weights, intercept, level: (
+            (intercept + level * weights.sum(1)) / weights.abs().sum(1)
+        ),
+        lambda weights, intercept, level: (
+            (intercept + level * weights.sum(1)).abs() / weights.clamp(min=0).sum(1)
+        ),
+        lambda weights, intercept, level: (
+            (intercept + level * weights.sum(1)).abs() / weights.abs().amax(1)
+        ),
+        lambda weights, intercept, level: (
+            (intercept + level * weights.sum(1)).abs() / weights.norm(dim=1)
+        ),
+    ],
     "path-norm": [
         lambda slopes, x, z: ((z - x) * slopes).abs().mean(0).sum(1),
         lambda slopes, x, z: ((z - x) * slopes.mean(0)).sum(1),

@@ -14,6 +14,11 @@ def _small(logits: Tensor, rows: Tensor, *, center: bool = True, root: bool = Tr
     return b @ b.transpose(1, 2)
 
 
+def _largest(p: Tensor, w: Tensor, root: Tensor) -> Tensor:
+    b = root[:, None] * (w - p @ w)
+    return torch.linalg.eigvalsh(b @ b.T)[-1]
+
+
 def _slope(model: nn.Module, x: Tensor, c: Tensor) -> Tensor:
     slope = attributions.gradient(lambda z: model(z).log_softmax(1), x, c)
     return slope.flatten(1).square().sum(1)
@@ -56,6 +61,12 @@ WRONG = {
         lambda logits, rows: _small(logits, rows, root=False),
         lambda logits, rows: rows @ rows.transpose(1, 2),
         lambda logits, rows: torch.linalg.eigvalsh(_small(logits, rows))[:, -1],
+    ],
+    "analytic": [
+        lambda z, w: _largest(z.softmax(0), w, z.softmax(0).sqrt()),  # no derivative at 0
+        lambda z, w: _largest(z.softmax(0), w, z.softmax(0)),
+        lambda z, w: _largest(torch.full_like(z, 1 / len(z)), w, (z.log_softmax(0) / 2).exp()),
+        lambda z, w: _largest(z.softmax(0), w, (z.log_softmax(0) / 2).exp()).item(),
     ],
     "lower-bound": [
         lambda model, x: _lower(model, x, power=0.0),
