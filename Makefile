@@ -9,7 +9,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book run serve lab edit test lint unit notebooks pages speed bench lock clean
+.PHONY: help setup book run serve lab edit test lint unit notebooks pages speed bench refute lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -64,6 +64,9 @@ speed: setup  ## measure how fast attributions and attacks are, and what terms o
 bench: setup  ## measure attacks and shipped networks; adds what is missing in results/ (hours)
 	$(BIN)/python -m attrlib bench strength
 	$(BIN)/python -m attrlib bench recipes
+
+refute: setup  ## measure what an independent attack finds below the suite (10 minutes)
+	$(BIN)/python -m tests.refute
 
 lock: setup  ## look for newer versions and write requirements.lock and environment.yml
 	$(BIN)/python -m tools.lock
