@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from attrlib import checkpoints, data, training
 from attrlib.__main__ import main
 from attrlib.attacks import standard
-from attrlib.attributions import gradient
+from attrlib.attributions import gradient, integrated_gradients
 from attrlib.benchmark import cells, frontier, methods, variants
 from attrlib.maps import to_heatmap
 from attrlib.metrics import topk_intersection
@@ -24,7 +25,7 @@ _TINY = TrainConfig(epochs=1, batch_size=32)
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two runs, few images, one pass."""
-    few = {split: data.fashion_mnist(split)[:96] for split in ("train", "val")}
+    few = {split: data.fashion_mnist(split)[:120] for split in ("train", "val")}
     chosen = {(run.family, run.setting): run for run in _ALL}
     plain = chosen["natural", "as shipped"]
     tuned = chosen["igr", "weight 3"]
@@ -34,6 +35,10 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(methods, "EPOCHS", 1)
     monkeypatch.setattr(methods, "PER_CLASS", 2)
     monkeypatch.setattr(methods, "POOL", 2)
+    monkeypatch.setattr(methods, "BUDGETS", (0.1,))
+    monkeypatch.setattr(methods, "_PATHS", ("igr",))
+    maps = {"gradient": gradient, "integrated gradients": partial(integrated_gradients, steps=2)}
+    monkeypatch.setattr(methods, "MAPS", maps)
     monkeypatch.setattr(methods, "step_ratios", lambda *_: [2.0, 4.0, 3.0])
     threads = torch.get_num_threads()
     torch.set_default_dtype(torch.float32)
@@ -102,7 +107,8 @@ def test_a_family_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_the_command_writes_the_table(tmp_path: Path) -> None:
     path = tmp_path / "frontier.csv"
     main(["bench", "frontier", "--only", "natural", "--out", str(path)])
-    assert {row["images"] for row in _rows(path, quantity="topk")} == {"20"}
+    images = cells.listed(data.fashion_mnist("val", full=True), per_class=2)
+    assert {row["images"] for row in _rows(path, quantity="topk")} == {str(len(images))}
 
 
 def test_every_run_has_a_name_of_its_own_and_trains_what_it_says() -> None:

@@ -245,7 +245,6 @@ def _rows(
     lists: tuple[data.Images, data.Images],
     device: str | torch.device,
 ) -> Iterator[dict[str, str]]:
-    images, pool = lists
     weights, order = (torch.Generator().manual_seed(i) for i in range(2))
     net = recipe.model(generator=weights)
     config = recipe.config
@@ -254,7 +253,19 @@ def _rows(
     else:
         net.load_state_dict(checkpoints.load(f"{recipe.start}-s0").model.state_dict())
     training.train(net, train, recipe.loss, config=config, generator=order, device=device)
-    net.eval()
+    with training.eval_mode(net):
+        yield from _measured(key, recipe, net, val, lists, device)
+
+
+def _measured(
+    key: dict[str, str],
+    recipe: Recipe,
+    net: SmallCNN,
+    val: data.Images,
+    lists: tuple[data.Images, data.Images],
+    device: str | torch.device,
+) -> Iterator[dict[str, str]]:
+    images, pool = lists
     hits = training.evaluate(net, val, {"right": training.correct}, device=device)["right"]
     yield key | _row("none", 0.0, "accuracy", hits)
     cost = step_ratios(recipe, images, device)
