@@ -246,7 +246,7 @@ ROWS = {
     # faithfulness: (model, x, y, …) -> one value per sample
     "insertion": Row(_insertion, "model", "per sample", differentiable=False, gradients=False),
     "adversarial_insertion": Row(
-        _adversarial_insertion, "model", "per sample", differentiable=False, gradients=False
+        _adversarial_insertion, "model", "per sample", differentiable=False
     ),
     "random_perturbation_similarity": Row(
         partial(

@@ -66,7 +66,7 @@ ROWS = {
         regularizers.SmoothSurface(solver="matrix-free", iterations=2)
     ),
 }
-NOT_TERMS = {"TripletAttack", "loss_hessian_eigenvalue"}
+NOT_TERMS = {"AlignmentAttack", "TripletAttack", "loss_hessian_eigenvalue"}
 
 
 def rows_where(condition: Callable[[Row], bool]) -> pytest.MarkDecorator:

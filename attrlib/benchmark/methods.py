@@ -62,7 +62,11 @@ class Variant:
 
 
 def variants() -> Iterator[Variant]:
-    """Yield every run of the study, family by family."""
+    """Yield every run of the study, family by family.
+
+    Yields:
+        Runs, each with a name of its own in its family.
+    """
     yield from _lga()
     yield from _aligned()
     yield from _igr()
