@@ -15,8 +15,9 @@ class Mart:
     r"""A margin loss at the adversarial example, and a divergence weighted by the doubt about `x`.
 
     $$-\log p_y(z) - \log\big(1.0001 - \max_{c \ne y} p_c(z)\big)
-      + \lambda \, \mathrm{KL}\big(p(x) \,\|\, p(z)\big)\,\big(1 - p_y(x)\big), \qquad
-      p = \mathrm{softmax}(f)$$
+      + \lambda \, d(x, z) \, \big(1 - p_y(x)\big)$$
+
+    $$d(x, z) = \mathrm{KL}\big(p(x) \,\|\, p(z)\big), \qquad p = \mathrm{softmax}(f)$$
 
     A whole objective, used without `CrossEntropy`. The second summand presses on the strongest wrong
     class; the last one counts an image the more the less sure the network is of it. All probabilities
