@@ -21,7 +21,7 @@ class LocalGradientAlignment:
     $$R(x, y) = \lambda_2 \, \|g(x) - g(x')\|_2^2
       + \lambda_{\cos} \, \frac{1 - \cos\big(g(x), g(x')\big)}{2}$$
 
-    $$g(x) = \nabla_x f_y(x), \qquad x' \in B_\epsilon(x)$$
+    with the gradient $g(x) = \nabla_x f_y(x)$ and a neighbour $x' \in B_\epsilon(x)$.
 
     The l2 part falls when all gradients shrink, which changes no displayed map; the cosine part does not
     see their length, but falls when one linear function is added to all logits, which changes no
