@@ -14,7 +14,9 @@ from tests import oracles
 from tests.test_smoothed import OTHERS, RELU, Call
 
 WIDTH, EPS = 0.5, 0.1
-U = torch.linspace(0, 1, 401, dtype=torch.float64)[:, None]  # pixels; the kink is put in their middle
+U = torch.linspace(0, 1, 401, dtype=torch.float64)[
+    :, None
+]  # pixels; the kink is put in their middle
 
 
 class Shifted(nn.Module):
@@ -52,7 +54,9 @@ def test_every_way_to_write_a_relu_has_the_value_and_a_soft_slope(
     assert torch.equal(value, net(U))
     wide = torch.where(moves(U) == 0, 1, WIDTH * 8 * moves(U).abs())  # where nothing moves: 1
     wanted = torch.sigmoid(torch.where(moves(U) == 0, 8 * (U - 0.5) / WIDTH, 8 * (U - 0.5) / wide))
-    torch.testing.assert_close(slope, 8 * wanted, rtol=0, atol=1e-6)  # softplus is linear from 20 on
+    torch.testing.assert_close(
+        slope, 8 * wanted, rtol=0, atol=1e-6
+    )  # softplus is linear from 20 on
     assert bend.max() == pytest.approx(8 * 8 / (4 * WIDTH * 8 * EPS), rel=1e-6)
 
 
@@ -105,7 +109,9 @@ def test_each_layer_gets_a_width_of_its_own(dtype: torch.dtype) -> None:
     sharp = attributions.gradient(net, x, y)
     assert (ours - sharp).norm() > 0.01 * sharp.norm()
     blunt = [attributions.gradient(models.smoothed(m, 10), x, y) for m in (net, other)]
-    assert (blunt[0] - blunt[1]).norm() > 0.01 * sharp.norm()  # which copies of one sharpness are not
+    assert (
+        blunt[0] - blunt[1]
+    ).norm() > 0.01 * sharp.norm()  # which copies of one sharpness are not
 
 
 def test_narrow_slopes_are_those_of_the_network(dtype: torch.dtype) -> None:
@@ -131,7 +137,7 @@ def test_no_row_depends_on_another(norm: Norm, dtype: torch.dtype) -> None:
 
 
 def test_the_move_of_an_l2_ball_has_its_length(dtype: torch.dtype) -> None:
-    """In the middle of the pixel range, nothing is cut off; the numbers of a unit layer are the pixels."""
+    """In the middle of the pixel range nothing is cut off, and pixels are the numbers of the layer."""
     net = nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(16, 2, bias=False)).to(dtype)
     x = torch.full((1, 1, 4, 4), 0.5, dtype=dtype)
     y = torch.zeros(1, dtype=torch.int64)
