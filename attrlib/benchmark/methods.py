@@ -1,7 +1,8 @@
 """One training method at many strengths: short runs, judged on validation images.
 
-Every choice of a weight in `recipes` was made in this table. A run is short (20,000 images, six passes),
-the same for all methods, and its weights are not kept. The shipped checkpoints come from full runs.
+The weights of `lga` and `igr` in `recipes` were chosen in this table; older recipes were chosen earlier.
+A run is short (20,000 images, six passes), the same for all methods, and its weights are not kept. The
+shipped checkpoints come from full runs.
 """
 
 import functools
@@ -134,8 +135,8 @@ def _aligned() -> Iterator[Variant]:
     twice = AlignmentAttack(ball=_BALL, steps=2, step_size=0.1)
     path = replace(once, attribution=_FEW)
 
-    def lga(cosine: float, l2: float = 0.0) -> LocalGradientAlignment:
-        return LocalGradientAlignment(l2=l2, cosine=cosine, ball=_BALL, neighbour="adversarial")
+    def lga(cosine: float) -> LocalGradientAlignment:
+        return LocalGradientAlignment(l2=0, cosine=cosine, ball=_BALL, neighbour="adversarial")
 
     igr = IntegratedGradientRegularizer(steps=3)
     yield _made("aligned", "gradient 10, β 3", lga(10), attack=once, beta=3)
