@@ -26,7 +26,7 @@ GOALS: tuple[Goal, ...] = get_args(Goal)
 
 _MOMENTUM, _MARGIN = 0.75, 0.1
 _BLUNT, _SHARP = (2.0, 0.7, 0.2), (0.2, 0.07, 0.02)  # widths of soft copies
-_ALL = (*_BLUNT, 0.07)
+_SHARPEST = _SHARP[1:]
 
 
 def standard(
@@ -46,17 +46,18 @@ def standard(
     in units of what a random move of length ε does to the numbers of a layer):
 
     1. mass of the top k (`TopK`), widths 2, 0.7, 0.2;
-    2. soft ranks (`Rank`), temperature 0.1 → 0.02, widths 0.2, 0.07, 0.02;
-    3. soft ranks of any size of map (`relative=False`), temperature 1 → 0.1, widths 2, 0.7, 0.2, 0.07;
-    4. as 2, of any size of map.
+    2. the same, widths 0.2, 0.07, 0.02;
+    3. soft ranks (`Rank`), temperature 0.1 → 0.02, widths 0.2, 0.07, 0.02;
+    4. soft ranks of any size of map (`relative=False`), temperature 1 → 0.1, widths 0.07, 0.02;
+    5. as 3, of any size of map.
 
-    All with momentum 0.75, steps from ε/4 (stages 2 and 4: ε/10) to ε/50, and a margin of 0.1 logits that
+    All with momentum 0.75, steps from ε/4 (stages 3 and 5: ε/10) to ε/50, and a margin of 0.1 logits that
     keeps the prediction. Other goals put their own objective in place of these: `lens` the mass and ranks
     of the grown set, `kendall` soft rank correlation (`Order`), `cosine` the cosine, `identification`
     the heatmaps of other images.
 
     Ascent steps an image: 60 (quick), 420 (standard), 1,320 (strong). The strong suite gives stage 1 a
-    random start, too, and goes through longer stages 2 to 4 twice; the quick one has stages 1 and 2. A
+    random start, too, and goes through longer stages 2 to 5 twice; the quick one has stages 1 and 3. A
     step on a gradient map takes as long as about 6 gradients. A map that is an average multiplies this by
     its passes.
 
@@ -132,14 +133,16 @@ def _stages(goal: Goal, effort: Effort, k: int, window: int, others: Tensor | No
     if effort == "standard":
         return [
             _Stage(mass, _BLUNT, 60),
-            _Stage(cold, _SHARP, 120, first=0.1),
-            _Stage(hot, _ALL, 120),
-            _Stage(end, _SHARP, 120, first=0.1),
+            _Stage(mass, _SHARP, 40),
+            _Stage(cold, _SHARP, 80, first=0.1),
+            _Stage(hot, _SHARPEST, 160),
+            _Stage(end, _SHARP, 80, first=0.1),
         ]
     cycle = [
-        _Stage(cold, _SHARP, 200, first=0.1),
-        _Stage(hot, _ALL, 200),
-        _Stage(end, _SHARP, 200, first=0.1),
+        _Stage(mass, _SHARP, 80),
+        _Stage(cold, _SHARP, 140, first=0.1),
+        _Stage(hot, _SHARPEST, 240),
+        _Stage(end, _SHARP, 140, first=0.1),
     ]
     return [_Stage(mass, _BLUNT, 60, restarts=2), *cycle, *cycle]
 
