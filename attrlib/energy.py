@@ -312,8 +312,8 @@ def density_shift(
 
     $$\frac{|s(z) - s(x)|}{\mathrm{std}_{x'}\, s(x')}$$
 
-    Logits that are all scaled down give a smaller move and an equally smaller spread, so that the value
-    stays: without the spread, any network of low confidence would look robust. Two forward passes.
+    Logits that are all scaled down give a smaller move, and a spread that is smaller by about as much:
+    without the spread, any network of low confidence would look robust. Two forward passes.
 
     Args:
         model: Maps a batch to logits (n, classes).
