@@ -283,11 +283,10 @@ def test_training_logs_the_ratio_and_shows_the_shift_at_work() -> None:
             terms={"ce": CrossEntropy(), "penalty": penalty, "gauge": GaugeRatio()},
             weights={"ce": 1.0, "penalty": 1.0, "gauge": 0.0},
         )
-        config = TrainConfig(epochs=40, batch_size=16, lr=1e-2)
+        config = TrainConfig(epochs=30, batch_size=16, lr=1e-2)
         history = train(Free(), _pictures(), loss, config=config, generator=oracles.seeded(2))
         ratios[density.__name__] = [row["gauge"] for row in history.epochs]
-    print(ratios["marginal"][::8], ratios["centered"][::8])
-    assert ratios["marginal"][-1] < 0.5 * ratios["centered"][-1]
+    assert ratios["marginal"][-1] < 0.1 < 0.5 < ratios["centered"][-1]
 
 
 class Undefined:
