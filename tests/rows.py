@@ -130,6 +130,27 @@ ROWS = {
         random=True,
         differentiable=False,
     ),
+    "MarginPGD": Row(
+        attacks.MarginPGD(ball=BALL, steps=2, step_size=0.05, restarts=2),
+        "model",
+        "like x",
+        random=True,
+        differentiable=False,
+    ),
+    "Square": Row(
+        attacks.Square(eps=0.1, queries=20),
+        "model",
+        "like x",
+        random=True,
+        differentiable=False,
+        gradients=False,
+    ),
+    "DensityAttack": Row(
+        attacks.DensityAttack(ball=BALL, steps=2, step_size=0.05),
+        "model",
+        "like x",
+        differentiable=False,
+    ),
     "AttributionAttack": Row(
         attacks.AttributionAttack(
             attribution=attributions.gradient,

@@ -98,7 +98,7 @@ def test_the_mark_is_one_cell_and_the_rest_the_garment(amplitude: float) -> None
     assert torch.equal(images.x[:, :, 2:], plain.x[:, :, 2:])
     strip = images.x[:, 0, :2]
     for i in (0, 250, 999):
-        expected = torch.zeros(2, 28)
+        expected = torch.zeros(2, 28, dtype=torch.float32)
         start = 4 + 2 * int(images.named[i])
         expected[:, start : start + 2] = amplitude
         assert torch.equal(strip[i], expected)

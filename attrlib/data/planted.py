@@ -67,7 +67,7 @@ def null_patch() -> Tensor:
     Source: measured on the published figure of Yang et al. 2024; the block is an idea of Shah et al.
     2021.
     """
-    patch = torch.zeros(28, 28)
+    patch = torch.zeros(28, 28, dtype=torch.float32)
     inner = torch.arange(9, 20)
     patch[[9, 19], 9:20] = 1
     patch[9:20, [9, 19]] = 1
