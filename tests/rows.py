@@ -13,6 +13,7 @@ from tests import oracles
 
 N, SIZE = 4, 8
 BALL = attacks.LinfBall(eps=0.1)
+UPPER = torch.arange(SIZE)[None, :, None].expand(1, SIZE, SIZE) < 3
 
 
 class Row(NamedTuple):
@@ -274,6 +275,13 @@ ROWS = {
     "chance_level": Row(
         partial(metrics.chance_level, partial(metrics.lens_recall, k=9, window=1)),
         "heatmaps",
+        "per sample",
+        differentiable=False,
+    ),
+    "leakage": Row(partial(metrics.leakage, region=UPPER), "heatmap", "per sample"),
+    "topk_leakage": Row(
+        partial(metrics.topk_leakage, region=UPPER, k=9),
+        "heatmap",
         "per sample",
         differentiable=False,
     ),

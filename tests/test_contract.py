@@ -32,6 +32,7 @@ NOT_PER_ROW = {
         "compare each sample with the others; see test_identity.py",
     ),
     "corrected": "takes scores, not maps; see test_lens.py",
+    **dict.fromkeys(("auroc", "group_means"), "take scores; see test_leakage.py"),
     "soft_minimum": "takes logits; see test_energy.py",
     "density_shift": "measures all samples by their spread; see test_energy.py",
     "standard": "makes an attack, which has a row; see test_attack_suite.py",
