@@ -241,11 +241,12 @@ def diffroar(
     see it. Two trainings.
 
     Args:
-        train: Images to train on. test: Images to be asked about. a: Maps of the training images, in the
-        shape of `train.x`; channels are ranked one by one. b: Maps of the test images, in the shape of
-        `test.x`, of the same method. fit: Trains a new model on images and returns it, in eval mode;
-        called twice. With a seed of its own
-            it starts both times from the same weights.
+        train: Images to train on.
+        test: Images to be asked about.
+        a: Maps of the training images, in the shape of `train.x`; channels are ranked one by one.
+        b: Maps of the test images, in the shape of `test.x`, of the same method.
+        fit: Trains a new model on images and returns it, in eval mode; called twice. With a seed of its
+            own it starts both times from the same weights.
         share: Share of the entries that stay, in (0, 1); rounded to whole entries, of which at least one
             stays and one goes.
         baseline: What hides an entry, one row `(1, …)` in the shape of an image; None is black.
@@ -275,7 +276,8 @@ def diffroar(
     hits = []
     for descending in (True, False):
         known, asked = (
-            _kept(images, maps, hidden, share, descending) for images, maps in ((train, a), (test, b))
+            _kept(images, maps, hidden, share, descending)
+            for images, maps in ((train, a), (test, b))
         )
         hits.append(_hits(fit(known), asked))
     return hits[0] - hits[1]

@@ -1,4 +1,4 @@
-"""DiffROAR with students in closed form: a linear teacher, and images whose one lit entry is the signal."""
+"""DiffROAR with students in closed form: a linear teacher, and images of one lit entry."""
 
 import math
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def _one_lit(n: int, seed: int) -> Images:
 
 
 def test_a_gradient_that_leaks_to_all_places_scores_nothing() -> None:
-    """The replica of Shah et al. 2021: the student that is always right has the same gradient everywhere."""
+    """After Shah et al. 2021: the student that is always right has the same gradient everywhere."""
     train, test = _one_lit(400, 0), _one_lit(200, 1)
     model = _fit(train)
     assert (model(test.x).argmax(1) == test.y).all()

@@ -93,7 +93,9 @@ def test_the_contrastive_map_is_the_check_of_a_leak_that_a_shift_made() -> None:
 def test_bad_regions_are_named() -> None:
     a = _heat()
     for score in (metrics.leakage, lambda a, region: metrics.topk_leakage(a, region=region, k=3)):
-        with pytest.raises(TypeError, match=r"Expected region to be a boolean tensor, got torch\.f"):
+        with pytest.raises(
+            TypeError, match=r"Expected region to be a boolean tensor, got torch\.f"
+        ):
             score(a, region=REGION.double())
         with pytest.raises(TypeError, match="Expected region to be a boolean tensor, got list"):
             score(a, region=[True])
@@ -140,7 +142,9 @@ def test_bad_groups_are_named() -> None:
             metrics.group_means(values, bad, count=count)
     with pytest.raises(ValueError, match=r"Expected groups of shape \(4,\), got \(3,\)"):
         metrics.group_means(values, groups[:3], count=4)
-    with pytest.raises(TypeError, match=r"Expected groups to be an int64 tensor, got torch\.float64"):
+    with pytest.raises(
+        TypeError, match=r"Expected groups to be an int64 tensor, got torch\.float64"
+    ):
         metrics.group_means(values, groups.double(), count=4)
     with pytest.raises(TypeError, match="Expected values to be a floating-point tensor, got"):
         metrics.group_means(values.long(), groups, count=4)

@@ -39,8 +39,8 @@ class FiniteDifference:
 
     The slope along $v$ is the largest of all directions, so that to first order turning $v$ changes
     nothing, and leaving out its derivative is right: value and derivative in the weights are off by a
-    multiple of h² on a smooth network. Across a kink it sees what moving the kink changes. Where the
-    slope is 0 there is no direction: the value is 0 and has no derivative.
+    multiple of h² on a smooth network. Across a kink it sees what moving the kink changes, if both sides
+    have a slope. Where the slope is 0 there is no direction: the value is 0 and has no derivative.
 
     Attributes:
         h: Length of the step in l2 distance of pixels, > 0; `x ± h v` may leave [0, 1]. At least the cube
@@ -117,23 +117,23 @@ class MarginalDensitySmoothing:
     No label is used. The probabilities in the sum are differentiated with the rest: taken as constants
     they leave the value as it is and spoil the derivative. What each density is blind to:
 
-    - `energy.marginal`, the paper's: what tells classes apart (`energy.fisher_trace`). And a network can
-      meet it with a number that it adds to all logits, which changes no prediction: watch `GaugeRatio`.
+    - `energy.marginal`, the paper's: how far apart the slopes of the classes are (`energy.fisher_trace`).
+      And a network can meet it with a number that it adds to all logits, which changes no prediction:
+      watch `GaugeRatio`.
     - `energy.conditional`, half of `InputGradientNorm`: shifts of all logits; and it fades by itself as
       the network becomes sure.
-    - `energy.joint`, the gradient map of the true class: nothing of it, but both parts may cancel.
+    - `energy.joint`, the gradient map of the true class: marginal and conditional parts that cancel.
     - `energy.centered`: only shifts of all logits.
 
     Cost: with `DoubleBackward` one forward and one backward pass, differentiated once more in the
     weights; with `FiniteDifference` these two passes undifferentiated, and two forward passes with a
-    backward pass in the weights; with `RandomProjection` two forward passes for each draw, with a
-    backward pass in the weights.
+    backward pass in the weights; with `RandomProjection` two forward passes a draw, with a backward pass
+    in the weights. Beside `CrossEntropy` a step takes about 3, 4 and 3 times as long as an ordinary one.
 
     Attributes:
         density: Whose slope is penalised: `energy.marginal`, `joint`, `conditional` or `centered`.
         estimator: `DoubleBackward`, `FiniteDifference` or `RandomProjection`. The latter two compare
-        points:
-            a layer in train mode that draws noise is refused.
+            points: a layer in train mode that draws noise is refused.
 
     Source: Yang et al. 2024; the text of the paper was not at hand. From its abstract and summaries: the
     marginal, a norm of its slope, the softmax form and a Taylor approximation. Ours: the squared l2 norm
@@ -169,8 +169,8 @@ class MarginalDensitySmoothing:
 
         Raises:
             ValueError: If the model gives log-probabilities, whose marginal is 0 and cannot be smoothed,
-            a
-                label is not a class of the model, the model mixes the samples, or the step is too short.
+                a label is not a class of the model, the model mixes the samples, or the step is too
+                short.
         """
         _check.labelled(x, y)
         if not isinstance(self.estimator, DoubleBackward):
