@@ -16,6 +16,7 @@ __all__ = [
     "book",
     "checkpoints",
     "data",
+    "energy",
     "faithfulness",
     "maps",
     "metrics",

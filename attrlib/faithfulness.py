@@ -4,9 +4,11 @@
 are left; `adversarial_insertion` takes the order from the map of an attacked image.
 `random_perturbation_similarity` asks how much of a map survives a little noise; it is a check of
 stability, and a constant map passes it, so it is reported beside the others.
+`diffroar` trains new models on the pixels that maps rank high, and on those they rank low.
 Use models in eval mode. None of the scores is differentiable.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from attrlib import _check, _model, _passes, _random
+from attrlib.data import Images
 from attrlib.maps import to_heatmap
 from attrlib.types import Attribution, Classifier, Heatmaps, Inputs, Labels, Metric, PerSample
 
@@ -215,6 +218,87 @@ def random_perturbation_similarity(
         noise = _random.uniform_like(x, generator=generator)
         total += metric(clean, heatmap(torch.add(x, noise, alpha=eps).clamp(0, 1)))
     return (total / draws).to(x)
+
+
+def diffroar(
+    train: Images,
+    test: Images,
+    a: Tensor,
+    b: Tensor,
+    *,
+    fit: Callable[[Images], Classifier],
+    share: float,
+    baseline: Tensor | None = None,
+) -> PerSample:
+    r"""Return what new models learn from the highest entries of maps, and not from the lowest.
+
+    $$\big[f^{\mathrm{top}}(x^{\mathrm{top}}) = y\big]
+      - \big[f^{\mathrm{bottom}}(x^{\mathrm{bottom}}) = y\big]$$
+
+    where $x^{\mathrm{top}}$ keeps the given share of the entries of $x$, those with the largest $|a_i|$
+    of its map, $x^{\mathrm{bottom}}$ as many with the smallest, and each model was trained on images
+    treated like those it is asked about. The maps come from the model in question; the new ones never
+    see it. Two trainings.
+
+    Args:
+        train: Images to train on.
+        test: Images to be asked about.
+        a: Maps of the training images, in the shape of `train.x`; channels are ranked one by one.
+        b: Maps of the test images, in the shape of `test.x`, of the same method.
+        fit: Trains a new model on images and returns it, in eval mode; called twice. With a seed of its
+            own it starts both times from the same weights.
+        share: Share of the entries that stay, in (0, 1); rounded to whole entries, of which at least one
+            stays and one goes.
+        baseline: What hides an entry, one row `(1, …)` in the shape of an image; None is black.
+
+    Returns:
+        Values (n,) for the test images: 1, 0 or -1. Their mean is the score, in [-1, 1]: above 0 the
+        large entries of the maps point at what can be learned, around 0 the order says nothing, below 0
+        it is the wrong way round. Ties go to the lower index, so that maps without any order give 0.
+
+    Raises:
+        TypeError: If maps are not floating-point.
+        ValueError: If shapes disagree, `share` is out of range, `fit` gives no classifier, or a tensor
+            holds NaN.
+
+    Source: Shah et al. 2021, DiffROAR. Differs: entries are hidden by black, as in the paper, and not by
+    the mean, as in the first code.
+    """
+    _check.unit_interval(share=share)
+    for images, maps, name in ((train, a, "a"), (test, b, "b")):
+        _check.floating(**{name: maps})
+        if maps.shape != images.x.shape:
+            raise ValueError(
+                f"Expected {name} of shape {tuple(images.x.shape)}, got {tuple(maps.shape)}"
+            )
+        _check.finite(**{name: maps})
+    hidden = _check.baseline(train.x[:1], baseline)
+    hits = []
+    for descending in (True, False):
+        known, asked = (
+            _kept(images, maps, hidden, share, descending)
+            for images, maps in ((train, a), (test, b))
+        )
+        hits.append(_hits(fit(known), asked))
+    return hits[0] - hits[1]
+
+
+def _kept(images: Images, a: Tensor, hidden: Tensor, share: float, descending: bool) -> Images:
+    """Images of which the entries with the largest, or smallest, values of the map are left."""
+    x, size = images.x, images.x[0].numel()
+    count = min(max(round(share * size), 1), size - 1)
+    order = a.detach().abs().flatten(1).argsort(dim=1, descending=descending, stable=True)
+    keep = torch.zeros_like(order, dtype=torch.bool).scatter(1, order[:, :count], True)
+    return Images(torch.where(keep.view_as(x), x, hidden), images.y, images.classes)
+
+
+@torch.no_grad()
+def _hits(model: Classifier, images: Images) -> Tensor:
+    """1 where the highest logit is the label's, else 0."""
+    _model.settled(model)
+    parts = zip(torch.split(images.x, 256), torch.split(images.y, 256), strict=True)
+    found = [_model.logits(model, x, y, classes=2).argmax(1) == y for x, y in parts]
+    return torch.cat(found).to(images.x)
 
 
 def _checked(

@@ -269,7 +269,8 @@ def fit(
                 f"Expected split {split} to have the classes of train, {data['train'].classes}, "
                 f"got {images.classes}"
             )
-    channels, size = data["train"][:1].x.shape[1:3]
+    channels, height, width = data["train"][:1].x.shape[1:]
+    size = height if height == width else (height, width)
     weights, order = (torch.Generator().manual_seed(2 * seed + i) for i in range(2))
     classes = len(data["train"].classes)
     model = recipe.model(size=size, channels=channels, classes=classes, generator=weights)

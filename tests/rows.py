@@ -8,11 +8,12 @@ import torch
 from captum import attr as captum
 from torch import Tensor, nn
 
-from attrlib import attacks, attributions, faithfulness, maps, metrics, regularizers
+from attrlib import attacks, attributions, energy, faithfulness, maps, metrics, regularizers
 from tests import oracles
 
 N, SIZE = 4, 8
 BALL = attacks.LinfBall(eps=0.1)
+UPPER = torch.arange(SIZE)[None, :, None].expand(1, SIZE, SIZE) < 3
 
 
 class Row(NamedTuple):
@@ -27,6 +28,7 @@ class Row(NamedTuple):
     looks: bool = True  # refuses NaN; what attacks call at each step does not look at values
     refuses: bool = False  # an x that requires grad
     gradients: bool = True  # a model is differentiated, which torch.inference_mode() forbids
+    forward: bool = False  # an ordinary forward pass, differentiable in the weights, too
 
 
 def _insertion(model: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
@@ -50,7 +52,9 @@ def deep_lift(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 ROWS = {
     # attributions: (model, x, y, *, generator) -> like x
-    "target_logit": Row(attributions.target_logit, "model", "per sample", gradients=False),
+    "target_logit": Row(
+        attributions.target_logit, "model", "per sample", gradients=False, forward=True
+    ),
     "gradient": Row(attributions.gradient, "model", "like x"),
     "input_x_gradient": Row(attributions.input_x_gradient, "model", "like x"),
     "integrated_gradients": Row(
@@ -89,6 +93,17 @@ ROWS = {
     "wrap, Captum's DeepLift": Row(
         deep_lift, "model", "like x", differentiable=False, refuses=True
     ),
+    # energy: (model, x, y) -> one value per sample, or its slope
+    "marginal": Row(energy.marginal, "model", "per sample", gradients=False, forward=True),
+    "joint": Row(energy.joint, "model", "per sample", gradients=False, forward=True),
+    "conditional": Row(energy.conditional, "model", "per sample", gradients=False, forward=True),
+    "centered": Row(energy.centered, "model", "per sample", gradients=False, forward=True),
+    "gradient of the marginal": Row(energy.gradient, "model", "like x"),
+    "gradient of the conditional": Row(
+        partial(energy.gradient, density=energy.conditional), "model", "like x"
+    ),
+    "fisher_trace": Row(partial(energy.fisher_trace, draws=2), "model", "per sample", random=True),
+    "gauge_ratio": Row(energy.gauge_ratio, "model", "per sample"),
     # attacks: (model, x, y, *, generator) -> like x
     "RandomSign": Row(
         attacks.RandomSign(
@@ -114,6 +129,27 @@ ROWS = {
         "model",
         "like x",
         random=True,
+        differentiable=False,
+    ),
+    "MarginPGD": Row(
+        attacks.MarginPGD(ball=BALL, steps=2, step_size=0.05, restarts=2),
+        "model",
+        "like x",
+        random=True,
+        differentiable=False,
+    ),
+    "Square": Row(
+        attacks.Square(eps=0.1, queries=20),
+        "model",
+        "like x",
+        random=True,
+        differentiable=False,
+        gradients=False,
+    ),
+    "DensityAttack": Row(
+        attacks.DensityAttack(ball=BALL, steps=2, step_size=0.05),
+        "model",
+        "like x",
         differentiable=False,
     ),
     "AttributionAttack": Row(
@@ -239,6 +275,13 @@ ROWS = {
     "chance_level": Row(
         partial(metrics.chance_level, partial(metrics.lens_recall, k=9, window=1)),
         "heatmaps",
+        "per sample",
+        differentiable=False,
+    ),
+    "leakage": Row(partial(metrics.leakage, region=UPPER), "heatmap", "per sample"),
+    "topk_leakage": Row(
+        partial(metrics.topk_leakage, region=UPPER, k=9),
+        "heatmap",
         "per sample",
         differentiable=False,
     ),

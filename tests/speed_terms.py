@@ -30,13 +30,17 @@ from attrlib.regularizers import (
     AttributionTriplet,
     CrossEntropy,
     Curvature,
+    DoubleBackward,
+    FiniteDifference,
     HessianNorm,
     IGNorm,
     IGSumNorm,
     InputGradientNorm,
     IntegratedGradientRegularizer,
     LocalGradientAlignment,
+    MarginalDensitySmoothing,
     Mart,
+    RandomProjection,
     SmoothSurface,
     Trades,
     TripletAttack,
@@ -105,6 +109,9 @@ def steps() -> Iterable[Step]:
         lga = LocalGradientAlignment(**align, detach=detach)
         yield Step(f"LocalGradientAlignment, softplus{note}", (plain, lga), smooth=True)
         yield Step(f"LocalGradientAlignment{note}", (plain, lga))
+    for estimator in (DoubleBackward(), FiniteDifference(), RandomProjection()):
+        density = MarginalDensitySmoothing(estimator=estimator)
+        yield Step(f"MarginalDensitySmoothing, {type(estimator).__name__}", (plain, density))
     attack = PGD(**pgd, random_start=True)
     yield Step("AdversarialCrossEntropy, PGD-7", (AdversarialCrossEntropy(),), attack)
     igr = IntegratedGradientRegularizer()

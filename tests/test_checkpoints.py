@@ -52,6 +52,15 @@ def test_round_trip(tmp_path: Path, activation: type[nn.Module], half: bool) -> 
     assert checkpoints.load(str(path)).recipe == recipe
 
 
+def test_round_trip_of_a_network_for_images_that_are_no_square(tmp_path: Path) -> None:
+    model = SmallCNN(size=(16, 8), classes=3, generator=oracles.seeded(0)).float()
+    found = checkpoints.load(
+        checkpoints.save(tmp_path / "a.safetensors", model, recipe={}, metrics={})
+    )
+    assert _same_weights(found.model, model)
+    assert found.model.settings == model.settings
+
+
 def test_round_to_half_is_the_nearest_half() -> None:
     model = _net()
     weights = [p.detach().clone() for p in model.parameters()]

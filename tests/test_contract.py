@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 import attrlib
-from attrlib import attacks, attributions, maps, metrics
+from attrlib import attacks, attributions, energy, maps, metrics
 from tests import oracles
 from tests.rows import ROWS, SIZE, N, Row
 
-SUBJECTS: tuple[ModuleType, ...] = (attributions, maps, metrics)
+SUBJECTS: tuple[ModuleType, ...] = (attributions, energy, maps, metrics)
 NOT_PER_ROW = {
     "wrap": "makes an attribution, which has a row; see test_wrap.py",
     "interval": "summarises all samples; see test_metrics.py",
@@ -32,6 +32,9 @@ NOT_PER_ROW = {
         "compare each sample with the others; see test_identity.py",
     ),
     "corrected": "takes scores, not maps; see test_lens.py",
+    **dict.fromkeys(("auroc", "group_means"), "take scores; see test_leakage.py"),
+    "soft_minimum": "takes logits; see test_energy.py",
+    "density_shift": "measures all samples by their spread; see test_energy.py",
     "standard": "makes an attack, which has a row; see test_attack_suite.py",
     "UnattackedWarning": "a warning; see test_attack_options.py",
     "ascend": "the loop inside PGD and AttributionAttack; see test_attacks.py",
@@ -236,8 +239,8 @@ def test_differentiable_exactly_when_promised(
 ) -> None:
     case = _case(row, dtype, device)
     plain = case()
-    if row.call is attributions.target_logit:
-        assert plain.requires_grad  # an ordinary forward pass, differentiable in the weights, too
+    if row.forward:
+        assert plain.requires_grad
     else:
         assert not plain.requires_grad
     leaves = [t.clone().requires_grad_(t.is_floating_point()) for t in case.tensors]

@@ -26,8 +26,8 @@ def test_embedded_splits(split: data.Split, per_class: int) -> None:
 
 
 def test_embedded_validation_rows_are_the_last_of_each_class() -> None:
-    pixels, y = data._read_embedded("train")
-    held_out = data._last_rows(y, full=False)
+    pixels, y = data.fashion._read_embedded("train")
+    held_out = data.fashion._last_rows(y, full=False)
     for label in range(10):
         places = held_out[y == label]
         assert not places[:-100].any()
@@ -106,7 +106,7 @@ def test_damaged_embedded_data_is_named(
         file.write_bytes(raw)
     else:
         np.savez(file, z=np.zeros(3))
-    monkeypatch.setattr(data, "files", lambda _: tmp_path)
+    monkeypatch.setattr(data.fashion, "files", lambda _: tmp_path)
     with pytest.raises(
         ValueError, match=r"Expected .*fashion-mnist-test.npz to be the embedded data"
     ):
@@ -141,8 +141,8 @@ def _write_set(folder: Path, *, packed: bool, train: int = 5003, test: int = 7) 
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No folder of this machine has the full set, and nothing can be downloaded."""
     monkeypatch.delenv("ATTRLIB_DATA", raising=False)
-    monkeypatch.setattr(data, "_DEBIAN", tmp_path / "debian")
-    monkeypatch.setattr(data, "_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(data.fashion, "_DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(data.fashion, "_cache", lambda: tmp_path / "cache")
 
     def refuse(*_: object, **__: object) -> None:
         raise urllib.error.URLError("no network in this test")
@@ -287,13 +287,13 @@ def test_image_folder_is_read_exactly(folder: Path) -> None:
 
 def test_image_folder_is_lazy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[str] = []
-    read = data._read_image
+    read = data.folders._read_image
 
     def counted(path: Path, size: int | None) -> torch.Tensor:
         decoded.append(path.name)
         return read(path, size)
 
-    monkeypatch.setattr(data, "_read_image", counted)
+    monkeypatch.setattr(data.folders, "_read_image", counted)
     images = data.image_folder(folder)
     assert len(images) == 6
     assert "cat" in repr(images)
@@ -321,7 +321,7 @@ def test_kinds_of_pixels(folder: Path, mode: str) -> None:
     picture = Image.fromarray(_picture()).convert(mode)
     file = folder / "ant" / ("z.tiff" if mode == "CMYK" else "z.png")
     picture.save(file)
-    x = data._read_image(file, None)
+    x = data.folders._read_image(file, None)
     expected = torch.tensor(np.asarray(picture.convert("RGB"))).permute(2, 0, 1) / 255
     assert x.shape == (3, 8, 8)
     torch.testing.assert_close(x, expected.float())
@@ -330,13 +330,13 @@ def test_kinds_of_pixels(folder: Path, mode: str) -> None:
 def test_a_palette_with_transparency_is_read_without_a_warning(folder: Path) -> None:
     picture = Image.fromarray(_picture()).convert("P")
     picture.save(folder / "ant" / "z.png", transparency=bytes([0, 128, 255]))
-    assert data._read_image(folder / "ant" / "z.png", None).shape == (3, 8, 8)
+    assert data.folders._read_image(folder / "ant" / "z.png", None).shape == (3, 8, 8)
 
 
 def test_sixteen_bits_are_scaled_and_not_cut_off(folder: Path) -> None:
     grey = (np.arange(64).reshape(8, 8) * 1000).astype(np.uint16)
     Image.fromarray(grey).save(folder / "ant" / "z.png")
-    x = data._read_image(folder / "ant" / "z.png", None)
+    x = data.folders._read_image(folder / "ant" / "z.png", None)
     torch.testing.assert_close(x[0], torch.tensor(grey / 65535).float(), atol=1 / 255, rtol=0)
 
 
@@ -346,7 +346,7 @@ def test_a_cameras_rotation_is_applied(folder: Path) -> None:
     lying = np.zeros((8, 16, 3), np.uint8)
     lying[:, :4] = 255
     Image.fromarray(lying).save(folder / "ant" / "z.jpg", exif=exif, quality=100)
-    x = data._read_image(folder / "ant" / "z.jpg", None)
+    x = data.folders._read_image(folder / "ant" / "z.jpg", None)
     assert x.shape == (3, 16, 8)
     assert x[:, :3].min() > 0.9 > 0.1 > x[:, 6:].max()
 

@@ -51,6 +51,15 @@ def test_small_cnn_in_other_sizes(size: int, channels: int, classes: int) -> Non
     assert model(torch.zeros(2, channels, size, size)).shape == (2, classes)
 
 
+def test_small_cnn_of_two_blocks() -> None:
+    model = models.SmallCNN(size=(56, 28), classes=3)
+    assert model(torch.zeros(2, 1, 56, 28)).shape == (2, 3)
+    assert model.settings["size"] == (56, 28)
+    assert models.SmallCNN(size=[28, 28]).settings == models.SmallCNN().settings
+    with pytest.raises(ValueError, match=r"Expected x of shape \(n, 1, 56, 28\), got \(2, 1, 28, "):
+        model(torch.zeros(2, 1, 28, 56))
+
+
 def test_weights_come_from_the_generator_alone() -> None:
     before = torch.get_rng_state()
     one, same, other = (models.SmallCNN(generator=oracles.seeded(s)) for s in (0, 0, 1))
@@ -92,6 +101,8 @@ def test_randomize_one_layer_without_bias(generator: torch.Generator) -> None:
     [
         ({"size": 30}, "Expected size to be a multiple of 4, got 30"),
         ({"size": 0}, "Expected size .* >= 1, got 0"),
+        ({"size": (56, 30)}, "Expected size to be a multiple of 4, got 30"),
+        ({"size": (28, 28, 28)}, r"Expected size to be one number or two, got \(28, 28, 28\)"),
         ({"channels": 0}, "Expected channels .* >= 1, got 0"),
         ({"classes": 1}, "Expected classes .* >= 2, got 1"),
     ],

@@ -94,6 +94,14 @@ def test_terms_cost_the_passes_that_they_state() -> None:
         6 * gradient, abs=0.3
     )
     assert 2 <= cost["Mart, PGD-7"] - base <= 3  # a forward pass, and a backward pass through it
+    exact, difference, projection = (
+        cost[f"MarginalDensitySmoothing, {name}"] - natural
+        for name in ("DoubleBackward", "FiniteDifference", "RandomProjection")
+    )
+    assert exact == pytest.approx(gradient)
+    # Two points, forward and backward in the weights; one more gradient, which is not differentiated.
+    assert projection == pytest.approx(2 * natural, abs=0.1)
+    assert 1.8 < difference - projection <= 2.1
     lower, first, third = (cost[f"SmoothSurface, matrix-free, {i} it."] for i in (0, 1, 3))
     assert lower == pytest.approx(cost["InputGradientNorm"])  # one gradient
     assert 3.5 < first - lower < 4.5  # a pass more, and two for the iteration, with their products

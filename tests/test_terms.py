@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attrlib import regularizers
+from attrlib import energy, regularizers
 from attrlib.attacks import LinfBall
 from attrlib.checkpoints import describe
 from attrlib.types import Term
@@ -61,12 +61,32 @@ ROWS = {
     "InputGradientNorm": Row(regularizers.InputGradientNorm()),
     "HessianNorm": Row(regularizers.HessianNorm(probes=2), random=True),
     "Curvature": Row(regularizers.Curvature(h=0.5)),
+    "MarginalDensitySmoothing": Row(regularizers.MarginalDensitySmoothing()),
+    "MarginalDensitySmoothing, joint, difference": Row(
+        regularizers.MarginalDensitySmoothing(
+            density=energy.joint, estimator=regularizers.FiniteDifference(h=0.05)
+        )
+    ),
+    "MarginalDensitySmoothing, projection": Row(
+        regularizers.MarginalDensitySmoothing(
+            estimator=regularizers.RandomProjection(sigma=0.05, draws=2)
+        ),
+        random=True,
+    ),
+    "GaugeRatio": Row(regularizers.GaugeRatio()),
     "SmoothSurface": Row(regularizers.SmoothSurface()),
     "SmoothSurface, matrix-free": Row(
         regularizers.SmoothSurface(solver="matrix-free", iterations=2)
     ),
 }
-NOT_TERMS = {"AlignmentAttack", "TripletAttack", "loss_hessian_eigenvalue"}
+NOT_TERMS = {
+    "AlignmentAttack",
+    "DoubleBackward",
+    "FiniteDifference",
+    "RandomProjection",
+    "TripletAttack",
+    "loss_hessian_eigenvalue",
+}
 
 
 def rows_where(condition: Callable[[Row], bool]) -> pytest.MarkDecorator:

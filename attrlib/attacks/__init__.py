@@ -8,7 +8,9 @@ model or of the caller's tensors is touched. Use models in eval mode.
 from attrlib.attacks.ascent import ascend
 from attrlib.attacks.attribution import AttributionAttack, UnattackedWarning
 from attrlib.attacks.balls import Ball, L2Ball, LinfBall
+from attrlib.attacks.densities import DensityAttack
 from attrlib.attacks.identification import Identification
+from attrlib.attacks.margins import MarginPGD, Square
 from attrlib.attacks.methods import KLPGD, PGD, RandomSign
 from attrlib.attacks.objectives import Cosine, MassCenter, TargetMap, TopK
 from attrlib.attacks.ranks import Order, Rank
@@ -22,13 +24,16 @@ __all__ = [
     "AttributionAttack",
     "Ball",
     "Cosine",
+    "DensityAttack",
     "Identification",
     "L2Ball",
     "LinfBall",
+    "MarginPGD",
     "MassCenter",
     "Order",
     "RandomSign",
     "Rank",
+    "Square",
     "TargetMap",
     "TopK",
     "UnattackedWarning",

@@ -5,6 +5,7 @@ scores compare heatmaps (n, h, w). A score that is undefined for a sample, such 
 constant map, is NaN for that sample; reports count these and leave them out. `chance_level` says what a
 score gives for maps that have nothing to do with each other: a score means little without it.
 `identification` and its kin look at all images of a class together: does a map still belong to its image?
+`leakage` looks at one map, and asks how much of it lies where nothing can matter.
 """
 
 from attrlib.maps import dilate, diverse_topk, topk_mask
@@ -25,18 +26,23 @@ from attrlib.metrics.identity import (
     specific,
 )
 from attrlib.metrics.places import center_shift, lens_precision, lens_recall, topk_intersection
+from attrlib.metrics.regions import leakage, topk_leakage
+from attrlib.metrics.summaries import auroc, group_means
 
 __all__ = [
     "Estimate",
+    "auroc",
     "center_shift",
     "chance_level",
     "corrected",
     "cosine",
     "dilate",
     "diverse_topk",
+    "group_means",
     "identification",
     "interval",
     "kendall",
+    "leakage",
     "lens_kendall",
     "lens_precision",
     "lens_recall",
@@ -48,5 +54,6 @@ __all__ = [
     "spearman",
     "specific",
     "topk_intersection",
+    "topk_leakage",
     "topk_mask",
 ]

@@ -52,7 +52,7 @@ class SmallCNN(nn.Module):
     at the default size. Input pixels are used as they are.
 
     Args:
-        size: Height and width of the images, a multiple of 4.
+        size: Height and width of the images, multiples of 4; one number for both, or two.
         channels: Channels of the images.
         classes: Number of classes, >= 2.
         activation: Class of the non-linearity, called without arguments.
@@ -60,24 +60,28 @@ class SmallCNN(nn.Module):
             global generator.
 
     Raises:
-        ValueError: If `size` is not a positive multiple of 4, or a count is too small.
+        ValueError: If `size` is not made of positive multiples of 4, or a count is too small.
     """
 
     def __init__(
         self,
         *,
-        size: int = 28,
+        size: int | Sequence[int] = 28,
         channels: int = 1,
         classes: int = 10,
         activation: Callable[[], nn.Module] = nn.ReLU,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        _check.count(size=size, channels=channels)
+        height, width = _height_and_width(size)
+        _check.count(channels=channels)
         _check.count(classes=classes, low=2)
-        if size % 4:
-            raise ValueError(f"Expected size to be a multiple of 4, got {size}")
-        self.settings = {"size": size, "channels": channels, "classes": classes}
+        self.settings = {
+            "size": height if height == width else (height, width),
+            "channels": channels,
+            "classes": classes,
+        }
+        self._shape = channels, height, width
         self.activation = activation
         self.layers = nn.Sequential(
             _blank(nn.Conv2d, channels, 16, 4, stride=2, padding=1),
@@ -85,21 +89,33 @@ class SmallCNN(nn.Module):
             _blank(nn.Conv2d, 16, 32, 4, stride=2, padding=1),
             activation(),
             nn.Flatten(),
-            _blank(nn.Linear, 32 * (size // 4) ** 2, 100),
+            _blank(nn.Linear, 32 * (height // 4) * (width // 4), 100),
             activation(),
             _blank(nn.Linear, 100, classes),
         )
         randomize(self, generator=generator)
 
     def forward(self, x: Inputs) -> Logits:
-        """Return the logits (n, classes) of images (n, channels, size, size)."""
-        channels, size = self.settings["channels"], self.settings["size"]
-        if x.ndim != 4 or x.shape[1:] != (channels, size, size):
+        """Return the logits (n, classes) of images (n, channels, height, width)."""
+        if x.ndim != 4 or x.shape[1:] != self._shape:
+            channels, height, width = self._shape
             raise ValueError(
-                f"Expected x of shape (n, {channels}, {size}, {size}), got {tuple(x.shape)}"
+                f"Expected x of shape (n, {channels}, {height}, {width}), got {tuple(x.shape)}"
             )
         logits: Tensor = self.layers(x)
         return logits
+
+
+def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(sides) != 2:
+        raise ValueError(f"Expected size to be one number or two, got {size!r}")
+    for side in sides:
+        _check.count(size=side)
+        if side % 4:
+            raise ValueError(f"Expected size to be a multiple of 4, got {side}")
+    height, width = sides
+    return height, width
 
 
 def randomize(model: nn.Module, *, generator: torch.Generator | None = None) -> None:

@@ -4,6 +4,13 @@ from attrlib.regularizers.aligned import AlignmentAttack
 from attrlib.regularizers.art import AttributionTriplet, TripletAttack
 from attrlib.regularizers.cross_entropy import AdversarialCrossEntropy, CrossEntropy
 from attrlib.regularizers.curvature import Curvature, HessianNorm, InputGradientNorm
+from attrlib.regularizers.density import (
+    DoubleBackward,
+    FiniteDifference,
+    GaugeRatio,
+    MarginalDensitySmoothing,
+    RandomProjection,
+)
 from attrlib.regularizers.igr import IntegratedGradientRegularizer
 from attrlib.regularizers.lga import LocalGradientAlignment
 from attrlib.regularizers.mart import Mart
@@ -17,13 +24,18 @@ __all__ = [
     "AttributionTriplet",
     "CrossEntropy",
     "Curvature",
+    "DoubleBackward",
+    "FiniteDifference",
+    "GaugeRatio",
     "HessianNorm",
     "IGNorm",
     "IGSumNorm",
     "InputGradientNorm",
     "IntegratedGradientRegularizer",
     "LocalGradientAlignment",
+    "MarginalDensitySmoothing",
     "Mart",
+    "RandomProjection",
     "SmoothSurface",
     "Trades",
     "TripletAttack",

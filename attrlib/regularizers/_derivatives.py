@@ -50,6 +50,11 @@ def cosine_distance(a: Inputs, b: Inputs) -> PerSample:
     return torch.where(short | shorter, 0, distance).to(a.dtype)
 
 
+def unit(a: Inputs) -> Inputs:
+    """Maps of length 1; 0 where a map has no direction."""
+    return _unit(_rows(a))[0].view_as(a).to(a.dtype)
+
+
 def _rows(a: Inputs) -> Tensor:
     return a.flatten(1).to(torch.promote_types(a.dtype, torch.float32))
 

@@ -22,7 +22,8 @@ class Loss:
 
     Attributes:
         terms: Name to term; each gives one value per sample.
-        weights: Name to weight, for the same names.
+        weights: Name to weight, >= 0, for the same names. A term of weight 0 is watched: its value is
+            logged, and no part of the sum, even where it is NaN.
         ramps: Name to the share of the steps, in (0, 1], over which a weight rises from 0; others are
             on from the start.
         attack: Makes the adversarial example `z`, once per step and in eval mode, for all terms.
@@ -80,6 +81,8 @@ class Loss:
         }
         total = x.new_zeros(len(x))
         for name, value in values.items():
+            if self.weights[name] == 0:
+                continue
             ramp = min(1.0, done / self.ramps[name]) if name in self.ramps else 1.0
             total = total + self.weights[name] * ramp * value
         return total, values

@@ -1,0 +1,36 @@
+"""Data sets as tensors: pixels in [0, 1], labels int64.
+
+The embedded subset of Fashion-MNIST needs no network; `full=True` looks for the whole set.
+"""
+
+from attrlib.data.fashion import FASHION_CLASSES, fashion_mnist, find_full
+from attrlib.data.folders import FolderImages, image_folder
+from attrlib.data.images import Images, Rows, Split, fingerprint
+from attrlib.data.pictures import Mosaics, mosaics, photographs
+from attrlib.data.planted import (
+    Blocks,
+    Shortcuts,
+    block_fashion,
+    null_patch,
+    spurious_fashion,
+)
+
+__all__ = [
+    "FASHION_CLASSES",
+    "Blocks",
+    "FolderImages",
+    "Images",
+    "Mosaics",
+    "Rows",
+    "Shortcuts",
+    "Split",
+    "block_fashion",
+    "fashion_mnist",
+    "find_full",
+    "fingerprint",
+    "image_folder",
+    "mosaics",
+    "null_patch",
+    "photographs",
+    "spurious_fashion",
+]
