@@ -4,9 +4,10 @@
 
 *Masks.* A network is made smooth in one place: pre-activations stay those of the real network, and the
 derivative of each unit, 0 or 1 for ReLU, becomes a sigmoid of c·u/s, with the spread s of this unit's
-pre-activation u over the ball around this image. The suite's softplus copies move the pre-activations of
-all later layers, and have one sharpness for layers of different scale. The map is written out by hand:
-a step is one pass forward and one backward through it.
+pre-activation u over the ball around this image. The first suite's softplus copies moved the
+pre-activations of all later layers, and had one sharpness for layers of different scale; the second took
+its copies from here, with one width for a layer. The map is written out by hand: a step is one pass
+forward and one backward through it.
 
 *Descents.* Four side by side, each with its own start and schedule (`CHAINS`), by signs of a momentum.
 From the best point of all, two colder ones (`COLD`).
