@@ -13,7 +13,7 @@ from tests import oracles
 
 N, SIZE = 4, 8
 BALL = attacks.LinfBall(eps=0.1)
-UPPER = torch.arange(SIZE)[None, :, None].expand(1, SIZE, SIZE) < 3
+LEFT = torch.arange(SIZE).expand(1, SIZE, SIZE) < 3
 
 
 class Row(NamedTuple):
@@ -278,9 +278,9 @@ ROWS = {
         "per sample",
         differentiable=False,
     ),
-    "leakage": Row(partial(metrics.leakage, region=UPPER), "heatmap", "per sample"),
+    "leakage": Row(partial(metrics.leakage, region=LEFT), "heatmap", "per sample"),
     "topk_leakage": Row(
-        partial(metrics.topk_leakage, region=UPPER, k=9),
+        partial(metrics.topk_leakage, region=LEFT, k=9),
         "heatmap",
         "per sample",
         differentiable=False,

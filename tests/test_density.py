@@ -313,6 +313,10 @@ def test_a_term_of_weight_zero_is_watched_and_changes_nothing() -> None:
     total, values = broken(nets[0], _pictures().x, _pictures().y)
     assert torch.isfinite(total).all()
     assert values["nan"].isnan().all()
+    with pytest.raises(
+        ValueError, match="Expected a weight > 0 for at least one term, got 0 for all"
+    ):
+        Loss(terms={"ce": CrossEntropy()}, weights={"ce": 0.0})
 
 
 # --- settings -------------------------------------------------------------------------------------

@@ -46,6 +46,8 @@ class Loss:
             )
         for name, weight in self.weights.items():
             _check.nonnegative(**{f"weights[{name!r}]": weight})
+        if not any(self.weights.values()):
+            raise ValueError("Expected a weight > 0 for at least one term, got 0 for all")
         for name, share in self.ramps.items():
             _check.positive(**{f"ramps[{name!r}]": share})
             if share > 1:
