@@ -95,15 +95,16 @@ class Tape:
         self, rules: Mapping[Any, Rule], *, shown: torch.dtype, kind: torch.dtype, learn: bool
     ) -> None:
         self.rules, self.shown, self.kind, self.learn = rules, shown, kind, learn
-        self.rounding = 0.0 if learn else 8 * (torch.finfo(kind).eps / 2)
+        self.rounding = 0.0 if learn else 8 * roundoff(kind)
+        self.shorter = 0.0 if learn or shown == kind else roundoff(shown)
         self.steps: list[tuple[tuple[int, ...], Pull]] = []
 
-    def wide(self, pair: Pair, terms: int = 0) -> Tensor:
+    def wide(self, pair: Pair, terms: int = 0, *, more: float = 0.0) -> Tensor:
         """The radius with a margin for the rounding of a sum of so many products, see `interval`."""
         centre, radius = pair
         if not self.rounding:
             return radius
-        return torch.add(radius, centre.abs() + radius, alpha=self.rounding * (terms + 8))
+        return torch.add(radius, centre.abs() + radius, alpha=self.rounding * (terms + 8) + more)
 
     def constant(self, value: Any) -> Any:
         """A weight in the type of the computation."""
@@ -133,7 +134,7 @@ class Tape:
         terms = max(terms, outputs[0][:1].numel())
 
         def pull(slope: Pair) -> tuple[Pair, ...]:
-            weights = slope[0], self.wide(slope, terms)
+            weights = slope[0], self.wide(slope, terms, more=self.shorter)
             found = torch.autograd.grad(
                 outputs, (*centres, *radii), weights, create_graph=self.learn
             )
@@ -194,6 +195,11 @@ def named(error: NoBoundsError, model: object) -> ValueError:
         "batch normalisation in eval mode, flatten, Normalize, sums, ReLU, Softplus), got "
         f"{error}{where}"
     )
+
+
+def roundoff(kind: torch.dtype) -> float:
+    """Half the distance from 1 to the next number."""
+    return torch.finfo(kind).eps / 2
 
 
 def name_of(func: Any) -> str:

@@ -33,12 +33,12 @@ from torch import Tensor, nn
 
 from attrlib import _check, _model, _passes
 from attrlib.certificates._rules import RULES
-from attrlib.certificates._trace import Box, NoBoundsError, Tape, named
+from attrlib.certificates._trace import Box, NoBoundsError, Tape, named, roundoff
 from attrlib.types import Classifier, Inputs, Labels, Logits
 
 _EXACT = torch.float64
-_ROUNDING = 8 * torch.finfo(_EXACT).eps / 2
-_SHORT = 16  # units of roundoff of the largest entry, for maps computed in less than float64
+_ROUNDING = 8 * roundoff(_EXACT)
+_SHORT = 4  # units of roundoff of the largest entry, for maps computed in less than float64
 
 
 def gradient_bounds(
@@ -275,6 +275,6 @@ def _rounded(lower: Tensor, upper: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Bounds in the type of `x`, with room for maps that are computed in less than float64."""
     if x.dtype != _EXACT:
         largest = torch.maximum(lower.abs(), upper.abs()).flatten(1).amax(1)
-        room = _SHORT * torch.finfo(x.dtype).eps / 2 * largest.view(-1, *[1] * (lower.ndim - 1))
+        room = _SHORT * roundoff(x.dtype) * largest.view(-1, *[1] * (lower.ndim - 1))
         lower, upper = lower - room, upper + room
     return lower.to(x.dtype), upper.to(x.dtype)

@@ -5,6 +5,7 @@ from attrlib.regularizers.art import AttributionTriplet, TripletAttack
 from attrlib.regularizers.cross_entropy import AdversarialCrossEntropy, CrossEntropy
 from attrlib.regularizers.curvature import Curvature, HessianNorm, InputGradientNorm
 from attrlib.regularizers.igr import IntegratedGradientRegularizer
+from attrlib.regularizers.interval import IntervalBounds
 from attrlib.regularizers.lga import LocalGradientAlignment
 from attrlib.regularizers.mart import Mart
 from attrlib.regularizers.rar import IGNorm, IGSumNorm
@@ -22,6 +23,7 @@ __all__ = [
     "IGSumNorm",
     "InputGradientNorm",
     "IntegratedGradientRegularizer",
+    "IntervalBounds",
     "LocalGradientAlignment",
     "Mart",
     "SmoothSurface",

@@ -21,7 +21,8 @@ class Loss:
     steps done.
 
     Attributes:
-        terms: Name to term; each gives one value per sample.
+        terms: Name to term; each gives one value per sample. Of a term with a method `at`, that for the
+            share of the steps done is taken.
         weights: Name to weight, for the same names.
         ramps: Name to the share of the steps, in (0, 1], over which a weight rises from 0; others are
             on from the start.
@@ -75,9 +76,11 @@ class Loss:
         if self.attack is not None:
             with eval_mode(model):
                 z = self.attack(model, x, y, generator=generator).detach()
-        values = {
-            name: term(model, x, y, z=z, generator=generator) for name, term in self.terms.items()
+        terms = {
+            name: term.at(done) if hasattr(term, "at") else term
+            for name, term in self.terms.items()
         }
+        values = {name: term(model, x, y, z=z, generator=generator) for name, term in terms.items()}
         total = x.new_zeros(len(x))
         for name, value in values.items():
             ramp = min(1.0, done / self.ramps[name]) if name in self.ramps else 1.0
