@@ -60,7 +60,9 @@ def _affine(box: Box, scale: Any, shift: Any = 0.0, size: Any = 0.0) -> Box:
     """`scale * box + shift`, with the size of the numbers that were added up to the shift."""
     tape = box.tape
     margin = 16 * tape.rounding
-    return tape.linear((box,), lambda c: c * scale + shift, lambda r: r * abs(scale) + margin * size)
+    return tape.linear(
+        (box,), lambda c: c * scale + shift, lambda r: r * abs(scale) + margin * size
+    )
 
 
 def _times(func: Any, a: Any, b: Any) -> Box:
@@ -83,7 +85,9 @@ def _sum(func: Any, a: Any, b: Any, *, alpha: float = 1, signs: tuple[int, int] 
         return a.tape.linear(
             (a, b), lambda c, d: first * c + second * d, lambda r, s: r + abs(second) * s
         )
-    box, factor, other, weight = (a, first, b, second) if isinstance(a, Box) else (b, second, a, first)
+    box, factor, other, weight = (
+        (a, first, b, second) if isinstance(a, Box) else (b, second, a, first)
+    )
     shift = weight * box.tape.constant(other)
     return _affine(box, factor, shift, abs(shift))
 
@@ -118,9 +122,7 @@ def _shape(func: Any, box: Any, *rest: Any, **options: Any) -> Box:
     return result
 
 
-def _pad(
-    func: Any, box: Any, pad: Any, mode: str = "constant", value: float | None = None
-) -> Box:
+def _pad(func: Any, box: Any, pad: Any, mode: str = "constant", value: float | None = None) -> Box:
     """Padding with zeros, or with what is there."""
     if value:
         raise NoBoundsError(f"{name_of(func)} with {value}")
@@ -195,7 +197,7 @@ def _functions(*names: str) -> tuple[Callable[..., Any], ...]:
     """The functions of PyTorch with these names, as functions and as methods."""
     homes = (torch, Tensor, functional)
     found = (getattr(home, name, None) for home in homes for name in names)
-    return tuple(function for function in found if function is not None)
+    return tuple(function for function in found if callable(function))
 
 
 _POOLS = ("", "adaptive_")
@@ -210,7 +212,9 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(_functions("div", "divide", "true_divide", "div_"), _over),
     **dict.fromkeys(_functions("neg", "negative", "neg_"), _negative),
     **dict.fromkeys(_functions("mean", "sum"), _mean),
-    **dict.fromkeys(_functions(*(f"{kind}avg_pool{d}d" for kind in _POOLS for d in (1, 2, 3))), _mean),
+    **dict.fromkeys(
+        _functions(*(f"{kind}avg_pool{d}d" for kind in _POOLS for d in (1, 2, 3))), _mean
+    ),
     **dict.fromkeys(
         _functions("flatten", "view", "reshape", "squeeze", "unsqueeze", "unflatten", "permute"),
         _shape,

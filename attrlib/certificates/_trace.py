@@ -41,7 +41,7 @@ class Box(Tensor):
     viewed: bool  # another box stands for the same memory
 
     @staticmethod
-    def __new__(cls, centre: Tensor, radius: Tensor, tape: "Tape", step: int) -> "Box":
+    def __new__(cls: type["Box"], centre: Tensor, radius: Tensor, tape: "Tape", step: int) -> "Box":
         box: Box = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, centre.shape, dtype=tape.shown, device=centre.device
         )

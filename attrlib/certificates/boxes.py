@@ -94,8 +94,8 @@ def cosine_in_box(lower: Inputs, upper: Inputs, a: Inputs) -> PerSample:
       q = \frac{\|\max(\overline g - a, a - \underline g)\|_2}{\|a\|_2}, \quad
       s = \sum_i \min(a_i \underline g_i, a_i \overline g_i)$$
 
-    with $v = \max(|\underline g|, |\overline g|)$; the first for $q < 1$, when the box lies in a ball that
-    does not reach 0, the second for $s \ge 0$; -1 if neither holds.
+    with $v = \max(|\underline g|, |\overline g|)$; the first for $q < 1$, when the box lies in a ball
+    that does not reach 0, the second for $s \ge 0$; -1 if neither holds.
 
     Args:
         lower: Lower bounds (n, …).

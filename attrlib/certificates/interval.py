@@ -233,7 +233,13 @@ def back(output: Box, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _bounds(
-    model: Classifier, x: Tensor, y: Tensor, eps: float, *, times_input: bool, shares: Sequence[float] = (1.0,)
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    *,
+    times_input: bool,
+    shares: Sequence[float] = (1.0,),
 ) -> tuple[Tensor, Tensor]:
     """Bounds on the mean gradient at these shares of the input, perhaps times the input."""
     _check.labelled(x, y)
@@ -251,7 +257,9 @@ def _bounds(
         for stack in _passes.passes(slopes, points, y, like=ends, count=len(shares)):
             total, size = total + stack.sum(0), size + stack.abs().amax(2).sum(0)
         margin = _ROUNDING * (len(shares) + 8) * size
-        lower, upper = ((total[:, i] + sign * margin) / len(shares) for i, sign in ((0, -1), (1, 1)))
+        lower, upper = (
+            (total[:, i] + sign * margin) / len(shares) for i, sign in ((0, -1), (1, 1))
+        )
         if times_input:
             dark, bright = ends.unbind(1)
             lower = lower.clamp(max=0) * bright + lower.clamp(min=0) * dark

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional
 
-from attrlib import _check, _model
+from attrlib import _check
 from attrlib.certificates import interval
 from attrlib.types import Classifier, Inputs, Labels, PerSample
 
@@ -19,11 +19,12 @@ class IntervalBounds:
     $$R(x, y) = \kappa \, \ell\big(\hat f, y\big) + \gamma \log\left(1 + \frac{\|\overline g -
       \underline g\|_2}{\frac12 \|\overline g + \underline g\|_2 + 10^{-3}}\right)$$
 
-    with the cross-entropy $\ell$ of the worst logits $\hat f$, the lower bound for the label and the upper
-    bound for every other class, as of `certificates.logit_bounds`, and the bounds $\underline g,
-    \overline g$ of `certificates.gradient_bounds`. The first part makes certified accuracy, and narrows
-    the maps, too, since it keeps neurons from switching; the second narrows the box of maps relative to
-    their length. It also makes maps of one class alike: report `metrics.identification` beside it.
+    with the cross-entropy $\ell$ of the worst logits $\hat f$, the lower bound for the label and the
+    upper bound for every other class, as of `certificates.logit_bounds`, and the bounds
+    $\underline g, \overline g$ of `certificates.gradient_bounds`. The first part makes certified
+    accuracy, and narrows the maps, too, since it keeps neurons from switching; the second narrows the box
+    of maps relative to their length. It also makes maps of one class alike: report
+    `metrics.identification` beside it.
 
     The slope of ReLU is a step, so the second part does not see that a weight is about to make a neuron
     unstable, and biases get no gradient from it; on a smooth network they do.
