@@ -74,6 +74,9 @@ class Box(Tensor):
     ) -> Any:
         raise NoBoundsError(f"{func} called from compiled code")
 
+    def __repr__(self) -> str:
+        return f"Box of shape {tuple(self.shape)}"
+
     def ends(self) -> Pair:
         """The lowest and the highest value of each entry, rounding included."""
         radius = self.tape.wide((self.centre, self.radius))
@@ -126,12 +129,12 @@ class Tape:
         Slopes go back through the transposes of both, which autograd knows.
         """
         centres = tuple(p.centre if self.learn else _leaf(p.centre) for p in parents)
-        terms = max(p.centre[:1].numel() for p in parents)
+        terms = max(_entries(p.centre) for p in parents)
         radii = tuple(self.wide((p.centre, p.radius), terms) for p in parents)
         radii = radii if self.learn else tuple(map(_leaf, radii))
         with torch.enable_grad():
             outputs = on_centres(*centres), on_radii(*radii)
-        terms = max(terms, outputs[0][:1].numel())
+        terms = max(terms, _entries(outputs[0]))
 
         def pull(slope: Pair) -> tuple[Pair, ...]:
             weights = slope[0], self.wide(slope, terms, more=self.shorter)
@@ -204,12 +207,18 @@ def roundoff(kind: torch.dtype) -> float:
 
 def name_of(func: Any) -> str:
     """A function of PyTorch, as it is written."""
+    if isinstance(func, torch.ScriptFunction | torch.ScriptMethod):
+        return "code of torch.jit"
     name = resolve_name(func) or getattr(func, "__name__", repr(func))
     return name.removesuffix(".__get__")
 
 
 def _leaf(part: Tensor) -> Tensor:
     return part.detach().requires_grad_()
+
+
+def _entries(batch: Tensor) -> int:
+    return batch[0].numel() if batch.ndim else 1
 
 
 def _flat(parts: Any) -> Any:
