@@ -54,6 +54,7 @@ class Functional(nn.Module):
         h = 1 - 2 * (x - 0.5) / 0.25
         h = torch.relu(functional.conv2d(h, self.kernel, padding="same"))
         h = functional.avg_pool2d(h, 2) + 0.1
+        h = (h + h + h.clone()) / 3
         h = functional.softplus(-h.reshape(n, -1), beta=3.0)
         return h @ self.matrix + torch.ones(CLASSES, dtype=x.dtype)
 

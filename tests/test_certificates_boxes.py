@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ SHARES = torch.tensor([0.0, 0.03, 0.1, 0.3, 1.0])  # of the largest entry, as th
 
 
 def _row(*values: float) -> Tensor:
-    return torch.tensor([[[values]]])
+    return torch.tensor([[[values]]], dtype=torch.get_default_dtype())
 
 
 def _boxes(n: int, *, channels: int, whole: bool, kind: torch.dtype) -> tuple[Tensor, ...]:
@@ -101,7 +102,7 @@ def test_a_box_of_one_point_keeps_everything(
 def test_larger_boxes_keep_less(bound: Callable[..., Tensor], score: Callable[..., Tensor]) -> None:
     a, way = oracles.images(channels=2) - 0.5, oracles.images(channels=2, seed=3)
     values = [bound(a - r * way, a + r * way, a) for r in (0, 0.01, 0.03, 0.1, 0.3, 1, 3)]
-    assert all((wide <= narrow).all() for narrow, wide in zip(values, values[1:], strict=False))
+    assert all((wide <= narrow).all() for narrow, wide in pairwise(values))
     assert (values[-1] <= 0).all()
 
 
@@ -163,7 +164,7 @@ def test_lens_by_hand() -> None:
     a = _row(9, 0, 0, 0, 0, 1)
     upper = _row(9, 5, 0, 0, 0, 8)
     lower = _row(6, 0, 0, 0, 0, 1)
-    # The one pixel of the top can only be passed by the last one, from a window of 1 on not by its neighbour.
+    # The pixel at the top can be passed by the last one, which is in none of its windows.
     values = [certificates.lens_in_box(lower, upper, a, k=1, window=w).item() for w in (0, 1, 2)]
     assert values == [0, 0, 0]
     upper[..., 5] = 5
@@ -177,7 +178,7 @@ def test_a_larger_window_never_keeps_less() -> None:
     lower, upper, a = _boxes(200, channels=2, whole=True, kind=torch.float64)
     values = [certificates.lens_in_box(lower, upper, a, k=4, window=w) for w in range(3)]
     assert torch.equal(values[0], certificates.certified_topk(lower, upper, a, k=4))
-    assert all((wide >= narrow).all() for narrow, wide in zip(values, values[1:], strict=False))
+    assert all((wide >= narrow).all() for narrow, wide in pairwise(values))
 
 
 # --- cosine and Kendall ---------------------------------------------------------------------------
@@ -258,7 +259,7 @@ def test_one_value_per_sample(
 def test_bad_boxes_are_named(bound: Callable[..., Tensor], score: Callable[..., Tensor]) -> None:
     a = oracles.images() - 0.5
     lower, upper = a - 0.1, a + 0.1
-    with pytest.raises(ValueError, match="Expected lower <= upper, got .* in 4 of 4 samples"):
+    with pytest.raises(ValueError, match=r"Expected lower <= upper, got .* in 4 of 4 samples"):
         bound(upper, lower, a)
     with pytest.raises(ValueError, match="Expected a between lower and upper, got 4 of 4 samples"):
         bound(lower, upper, a + 0.2)

@@ -468,7 +468,7 @@ def test_compiled_code_is_refused(compile_: Callable[..., Any]) -> None:
     layers = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.ReLU())
     example = {} if compile_ is torch.jit.script else {"example_inputs": torch.zeros(1, 1, 4, 4)}
     model = compile_(layers, **example)
-    with pytest.raises(ValueError, match="got code of torch.jit in "):
+    with pytest.raises(ValueError, match=r"got code of torch\.jit in "):
         certificates.gradient_bounds(model, oracles.images(size=4), oracles.labels(), eps=0.1)
 
 

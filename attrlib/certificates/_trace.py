@@ -128,10 +128,10 @@ class Tape:
 
         Slopes go back through the transposes of both, which autograd knows.
         """
-        centres = tuple(p.centre if self.learn else _leaf(p.centre) for p in parents)
+        own = _alias if self.learn else _leaf
         terms = max(_entries(p.centre) for p in parents)
-        radii = tuple(self.wide((p.centre, p.radius), terms) for p in parents)
-        radii = radii if self.learn else tuple(map(_leaf, radii))
+        centres = tuple(own(p.centre) for p in parents)
+        radii = tuple(own(self.wide((p.centre, p.radius), terms)) for p in parents)
         with torch.enable_grad():
             outputs = on_centres(*centres), on_radii(*radii)
         terms = max(terms, _entries(outputs[0]))
@@ -215,6 +215,11 @@ def name_of(func: Any) -> str:
 
 def _leaf(part: Tensor) -> Tensor:
     return part.detach().requires_grad_()
+
+
+def _alias(part: Tensor) -> Tensor:
+    """The same with its graph, as a tensor of its own: one that stands twice in a sum has two slopes."""
+    return part.view_as(part)
 
 
 def _entries(batch: Tensor) -> int:

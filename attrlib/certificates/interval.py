@@ -8,22 +8,24 @@ step by step; a step without a rule is refused by name. Two correlated numbers a
 independent, so the bounds are true but not tight, and grow with the depth and with `eps`.
 
 **Rounding.** Bounds are computed in float64 whatever the type of `x`, with the weights as they are. With
-the unit roundoff $u = 2^{-53}$, a sum of n products and a bias in any order is off by at most
-$\gamma_{n+1} (|W||a| + |b|)$ where $\gamma_m = m u / (1 - m u)$. For inputs in $c \pm \tilde r$ both the
-centre that is computed here and the value that a network computes in float64 may be off by this much, and
-the radius computed here may come out short by the share $\gamma_{n+4}$. So each radius is widened to
-$\tilde r = r + s (|c| + r)$ before its step, and by $s |b|$ after it, where
-$s \ge 3 \gamma_{n+4} + 8u$ is needed and $s = 8 (n + 8) u$ is taken; n is the number of entries of the
-input or output, whichever is larger, so that it covers the transpose, too. Sums of slopes, ends of
-intervals and exponentials (off by a relative $|v| u$ for $e^v$, beside a few $u$) are widened in the same
-way. The bounds hold for the exact gradient and for one computed in float64, provided that no number
-underflows; on shipped networks the margin is below 1e-9 of the map's largest entry.
+the unit roundoff $u = 2^{-53}$ and $\gamma_m = m u / (1 - m u)$, a sum of n products and a bias, in any
+order, is off by at most $\gamma_{n+1} (|W||a| + |b|)$. Let the inputs be known as
+$|a - c| \le r + 8u (|c| + r)$. Then both the centre computed here and the value that a network computes
+in float64 may be off by $\gamma_{n+1}$, and the radius computed here may come out short by the share
+$\gamma_{n+4}$. So each radius is widened to $r + s (|c| + r)$ before its step and by $s |b|$ after it;
+$s \ge 3 \gamma_{n+4} + 8u$ is enough, and $s = 8 (n + 8) u$ is taken, with the number of entries of the
+input or output for n, whichever is larger, so that it covers the transpose, too. Sums of slopes, ends of
+intervals and exponentials ($e^v$ is off by a relative $|v| u$, beside a few $u$) are widened likewise. The
+bounds hold for the exact gradient and for one computed in float64, provided that no number underflows; on
+shipped networks the margin is at most 2e-8 of the largest entry of a map.
 
-A gradient computed in float32 has its own rounding, most often 2 to 6 units of roundoff of its largest
-entry. Bounds for such an `x` are moved out by 16 of them, and its box holds every image whose distance,
-taken in float32, is at most `eps`. What rounding can do at a kink is not covered: where a neuron is
-within rounding of switching, float32 may see it on the other side. Compare maps in float64 where that
-counts.
+A gradient computed in float32 has a rounding of its own. Bounds for such an `x` give each sum on the way
+back one more unit of roundoff of float32, times the sum of absolute values, and the result four of its
+largest entry; and the box holds every image whose distance, taken in float32, is at most `eps`. This is
+measured, not proved: at `eps` 0 it covers the float32 maps of all of 1,000 images on two shipped ReLU
+networks and of 98 % on a softplus one, and moves the bounds by less than 3e-5. At a kink nothing covers
+it: where a neuron is within rounding of switching, float32 may see it on the other side. Compute maps in
+float64 where that counts.
 """
 
 from collections.abc import Sequence
@@ -51,7 +53,7 @@ def gradient_bounds(
 
     Rows go through in parts that fit the memory, see `attributions`.
 
-    Cost: about 7 gradients in float32, or 4 in float64.
+    Cost: about 6 gradients in float32, or 3 in float64, in a batch; 4 and 5 for one image.
 
     Args:
         model: Maps a batch to logits (n, classes): a network of linear layers, convolutions, average
