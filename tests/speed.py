@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet50
 
-from attrlib import attributions, metrics
+from attrlib import attributions, certificates, metrics
 from attrlib._files import whole
 from attrlib.attacks import AttributionAttack, LinfBall, Rank, TopK
 from attrlib.benchmark import provenance
@@ -51,6 +51,7 @@ LONGEST = 16.0  # seconds for all turns of a case; a slow one gets fewer, 3 at l
 LIMIT = 1.1
 SHARPNESS = 30.0  # of the surrogate of attacks
 STEP_LIMIT = 1.15
+BOUNDS_LIMIT = 8.0
 SETS_LIMIT = 0.2  # five times as fast
 
 Work = Callable[[], object]
@@ -125,6 +126,13 @@ def map_cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
         bare(1),
         theirs("captum InputXGradient", captum.InputXGradient(model)),
         theirs_limit=1.0,
+    )
+    yield Case(
+        "gradient_bounds",  # in float64, whatever the type of the images
+        n,
+        ours(certificates.gradient_bounds, eps=8 / 255),
+        bare(1),
+        limit=BOUNDS_LIMIT,
     )
     a, b = (attributions.to_heatmap(attributions.gradient(model, z, y)) for z in (x, 1 - x))
     rows = [m.flatten(1).cpu().double().numpy() for m in (a, b)]

@@ -37,6 +37,7 @@ from attrlib.regularizers import (
     IGSumNorm,
     InputGradientNorm,
     IntegratedGradientRegularizer,
+    IntervalBounds,
     LocalGradientAlignment,
     MarginalDensitySmoothing,
     Mart,
@@ -104,6 +105,9 @@ def steps() -> Iterable[Step]:
     for count in (0, 1, 3):
         term = SmoothSurface(solver="matrix-free", iterations=count)
         yield Step(f"SmoothSurface, matrix-free, {count} it.", (plain, term))
+    for maps in (0.0, 0.5):
+        bounds = IntervalBounds(eps=8 / 255, prediction=1.0, maps=maps)
+        yield Step(f"IntervalBounds, maps {maps:g}", (plain, bounds))
     align = {"l2": 0.1, "cosine": 1.0, "ball": BALL}
     for detach, note in ((False, ""), (True, ", detached")):
         lga = LocalGradientAlignment(**align, detach=detach)

@@ -40,6 +40,7 @@ ROWS = {
     "IntegratedGradientRegularizer": Row(
         regularizers.IntegratedGradientRegularizer(steps=2), adversarial=True
     ),
+    "IntervalBounds": Row(regularizers.IntervalBounds(eps=0.05, prediction=0.5, maps=1.0)),
     "LocalGradientAlignment": Row(
         regularizers.LocalGradientAlignment(l2=0.1, cosine=1.0, ball=LinfBall(eps=0.1)), random=True
     ),

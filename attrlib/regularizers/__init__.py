@@ -12,6 +12,7 @@ from attrlib.regularizers.density import (
     RandomProjection,
 )
 from attrlib.regularizers.igr import IntegratedGradientRegularizer
+from attrlib.regularizers.interval import IntervalBounds
 from attrlib.regularizers.lga import LocalGradientAlignment
 from attrlib.regularizers.mart import Mart
 from attrlib.regularizers.rar import IGNorm, IGSumNorm
@@ -32,6 +33,7 @@ __all__ = [
     "IGSumNorm",
     "InputGradientNorm",
     "IntegratedGradientRegularizer",
+    "IntervalBounds",
     "LocalGradientAlignment",
     "MarginalDensitySmoothing",
     "Mart",

@@ -21,7 +21,8 @@ class Loss:
     steps done.
 
     Attributes:
-        terms: Name to term; each gives one value per sample.
+        terms: Name to term; each gives one value per sample. Of a term with a method `at`, that for the
+            share of the steps done is taken.
         weights: Name to weight, >= 0, for the same names. A term of weight 0 is watched: its value is
             logged, and no part of the sum, even where it is NaN.
         ramps: Name to the share of the steps, in (0, 1], over which a weight rises from 0; others are
@@ -78,9 +79,11 @@ class Loss:
         if self.attack is not None:
             with eval_mode(model):
                 z = self.attack(model, x, y, generator=generator).detach()
-        values = {
-            name: term(model, x, y, z=z, generator=generator) for name, term in self.terms.items()
+        terms = {
+            name: term.at(done) if hasattr(term, "at") else term
+            for name, term in self.terms.items()
         }
+        values = {name: term(model, x, y, z=z, generator=generator) for name, term in terms.items()}
         total = x.new_zeros(len(x))
         for name, value in values.items():
             if self.weights[name] == 0:
