@@ -162,7 +162,5 @@ def test_bad_inputs_are_named() -> None:
     x, y = oracles.images(), oracles.labels()
     with pytest.raises(ValueError, match=r"Expected x to be pixels in \[0, 1\]"):
         _term()(small(), 2 * x, y)
-    with pytest.raises(
-        ValueError, match=r"got torch\.tanh in Tanh 'layers\.1'"
-    ):
+    with pytest.raises(ValueError, match=r"got torch\.tanh in Tanh 'layers\.1'"):
         _term()(small(nn.Tanh), x, y)

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attrlib.certificates._trace import Box, NoBoundsError, Rule, name_of
+from attrlib.certificates._trace import Box, NoBoundsError, Rule, Tape, name_of
 
 
 def _layer(func: Any, box: Any, weight: Any, bias: Any = None, *rest: Any, **options: Any) -> Box:
     """A linear layer or convolution."""
     _alone(func, box, weight, bias)
-    tape = box.tape
+    tape: Tape = box.tape
     weight, bias = tape.constant(weight), tape.constant(bias)
     size = None if bias is None else tape.rounding * (weight[0].numel() + 8) * bias.abs()
-    return box.tape.linear(
+    return tape.linear(
         (box,),
         lambda c: func(c, weight, bias, *rest, **options),
         lambda r: func(r, weight.abs(), size, *rest, **options),
@@ -27,8 +27,9 @@ def _layer(func: Any, box: Any, weight: Any, bias: Any = None, *rest: Any, **opt
 def _product(func: Any, box: Any, weight: Any) -> Box:
     """A matrix product with weights on the right."""
     _alone(func, box, weight)
-    weight = box.tape.constant(weight)
-    return box.tape.linear((box,), lambda c: c @ weight, lambda r: r @ weight.abs())
+    tape: Tape = box.tape
+    weight = tape.constant(weight)
+    return tape.linear((box,), lambda c: c @ weight, lambda r: r @ weight.abs())
 
 
 def _batch_norm(
@@ -107,10 +108,11 @@ def _negative(func: Any, box: Any) -> Box:
 def _mean(func: Any, box: Any, *rest: Any, **options: Any) -> Box:
     """A linear map without negative weights, the same on centres and radii: means, pooling, padding."""
     _alone(func, box, *rest, *options.values())
-    result = box.tape.linear(
+    tape: Tape = box.tape
+    result = tape.linear(
         (box,), lambda c: func(c, *rest, **options), lambda r: func(r, *rest, **options)
     )
-    if result.centre.dtype != box.tape.kind:
+    if result.centre.dtype != tape.kind:
         raise NoBoundsError(f"{name_of(func)} with a dtype")
     return result
 
@@ -153,11 +155,10 @@ def _dropout(func: Any, box: Any, p: float = 0.5, training: bool = True) -> Box:
 
 
 def _relu(func: Any, box: Any) -> Box:
+    tape: Tape = box.tape
     low, high = box.ends()
-    kind = box.tape.kind
-    return box.tape.increasing(
-        box, (low.clamp(min=0), high.clamp(min=0)), ((low > 0).to(kind), (high > 0).to(kind))
-    )
+    slopes = (low > 0).to(tape.kind), (high > 0).to(tape.kind)
+    return tape.increasing(box, (low.clamp(min=0), high.clamp(min=0)), slopes)
 
 
 def _softplus(func: Any, box: Any, beta: float = 1, threshold: float = 20) -> Box:
@@ -165,7 +166,8 @@ def _softplus(func: Any, box: Any, beta: float = 1, threshold: float = 20) -> Bo
     if not (beta > 0 and threshold >= 0):
         raise NoBoundsError(f"{name_of(func)} with beta {beta} and threshold {threshold}")
     low, high = box.ends()
-    tape, kind = box.tape, box.tape.kind
+    tape: Tape = box.tape
+    kind = tape.kind
     near = 8 * torch.finfo(kind).eps * (threshold + 1)
     may, must = beta * high > threshold - near, beta * low > threshold + near
     jump = math.log1p(math.exp(-threshold)) / beta * may.to(kind)

@@ -74,7 +74,7 @@ class Box(Tensor):
     ) -> Any:
         raise NoBoundsError(f"{func} called from compiled code")
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # type: ignore[override]
         return f"Box of shape {tuple(self.shape)}"
 
     def ends(self) -> Pair:
@@ -209,7 +209,7 @@ def name_of(func: Any) -> str:
     """A function of PyTorch, as it is written."""
     if isinstance(func, torch.ScriptFunction | torch.ScriptMethod):
         return "code of torch.jit"
-    name = resolve_name(func) or getattr(func, "__name__", repr(func))
+    name: str = resolve_name(func) or getattr(func, "__name__", repr(func))
     return name.removesuffix(".__get__")
 
 

@@ -15,7 +15,7 @@ in float64 may be off by $\gamma_{n+1}$, and the radius computed here may come o
 $\gamma_{n+4}$. So each radius is widened to $r + s (|c| + r)$ before its step and by $s |b|$ after it;
 $s \ge 3 \gamma_{n+4} + 8u$ is enough, and $s = 8 (n + 8) u$ is taken, with the number of entries of the
 input or output for n, whichever is larger, so that it covers the transpose, too. Sums of slopes, ends of
-intervals and exponentials ($e^v$ is off by a relative $|v| u$, beside a few $u$) are widened likewise. The
+intervals and exponentials ($e^v$ is off by a relative $|v| u$, and a few $u$) are widened likewise. The
 bounds hold for the exact gradient and for one computed in float64, provided that no number underflows; on
 shipped networks the margin is at most 2e-8 of the largest entry of a map.
 
@@ -173,12 +173,14 @@ def logit_bounds(model: Classifier, x: Inputs, *, eps: float) -> tuple[Logits, L
     ends = _box(x, eps)
 
     def logits(rows: Tensor, labels: Tensor, *, look: bool) -> Tensor:
-        return torch.stack(forward(model, *rows.unbind(1), like=x, look=look).ends(), 1)
+        low, high = rows.unbind(1)
+        return torch.stack(forward(model, low, high, like=x, look=look).ends(), 1)
 
     unused = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     with torch.no_grad():
         (found,) = _passes.passes(logits, lambda _: ends[None], unused, like=ends, count=1)
-    return _rounded(*found[0].unbind(1), x)
+    lower, upper = found[0].unbind(1)
+    return _rounded(lower, upper, x)
 
 
 def forward(
@@ -248,7 +250,8 @@ def _bounds(
     ends = _box(x, eps)
 
     def slopes(rows: Tensor, labels: Tensor, *, look: bool) -> Tensor:
-        output = forward(model, *rows.unbind(1), labels if look else None, like=x, look=look)
+        low, high = rows.unbind(1)
+        output = forward(model, low, high, labels if look else None, like=x, look=look)
         return torch.stack(back(output, labels), 1)
 
     def points(part: range) -> Tensor:
