@@ -14,6 +14,7 @@ __all__ = [
     "attributions",
     "benchmark",
     "book",
+    "certificates",
     "checkpoints",
     "data",
     "faithfulness",

@@ -1,0 +1,71 @@
+"""Certificates: what no small change of an image can do to its explanation, proved.
+
+*By smoothing*: the attribution is averaged over noise, and is used as a black box with bounded maps.
+`certify` samples it and bounds the cosine; `certified_cosine` and its inverses are the geometry behind
+it. With maps of zeros and ones the same samples bound the top k, Kendall's tau and single pixels. All
+promises are about l2 budgets and the smoothed map, hold with a probability that is named, and say
+nothing about the prediction or about whether the map is faithful.
+
+`soft_stability` certifies a share of random additions, and `first_order_estimate` is no certificate.
+"""
+
+from attrlib.certificates.bounded import Bounded, clipped, normalized, sparsified
+from attrlib.certificates.certificate import Certificate
+from attrlib.certificates.confidence import (
+    bernstein,
+    betting,
+    entry_bounds,
+    hoeffding,
+    vector_error,
+)
+from attrlib.certificates.estimates import FirstOrder, first_order_estimate
+from attrlib.certificates.geometry import (
+    certified_cosine,
+    certified_radius,
+    largest_loss,
+    minimal_smoothing_radius,
+    worst_cosine,
+)
+from attrlib.certificates.smoothing import certify, smallest_radius, smoothed
+from attrlib.certificates.stability import Stability, soft_stability, stability_samples
+from attrlib.certificates.topk import (
+    Pixels,
+    certified_kendall,
+    certified_pixels,
+    certified_topk_overlap,
+)
+from attrlib.certificates.volume import Gaussian, UniformBall, distance_at, lost_volume
+
+__all__ = [
+    "Bounded",
+    "Certificate",
+    "FirstOrder",
+    "Gaussian",
+    "Pixels",
+    "Stability",
+    "UniformBall",
+    "bernstein",
+    "betting",
+    "certified_cosine",
+    "certified_kendall",
+    "certified_pixels",
+    "certified_radius",
+    "certified_topk_overlap",
+    "certify",
+    "clipped",
+    "distance_at",
+    "entry_bounds",
+    "first_order_estimate",
+    "hoeffding",
+    "largest_loss",
+    "lost_volume",
+    "minimal_smoothing_radius",
+    "normalized",
+    "smallest_radius",
+    "smoothed",
+    "soft_stability",
+    "sparsified",
+    "stability_samples",
+    "vector_error",
+    "worst_cosine",
+]
