@@ -53,14 +53,15 @@ def streams(base: int, number: int, place: torch.device) -> tuple[torch.Generato
 
 def _points(x: Tensor, law: Law, generator: torch.Generator) -> Callable[[range], Tensor]:
     """Noisy copies (k, 1, …) of an image in the order of a stream that no batch size changes."""
-    exact, shape = x.double(), (_BLOCK, *x.shape[1:])
+    exact = x.double()
+    like = exact.expand(_BLOCK, *x.shape[1:])
     left = exact[:0]
 
     def points(part: range) -> Tensor:
         nonlocal left
         parts, ready = [left], len(left)
         while ready < len(part):
-            parts.append(law.noise(exact.expand(shape), generator=generator))
+            parts.append(law.noise(like, generator=generator))
             ready += _BLOCK
         drawn = torch.cat(parts)
         left = drawn[len(part) :]
@@ -89,6 +90,8 @@ def _kept(g: Bounded, a: Tensor) -> Tensor:
         )
     if g.binary and not bool(((maps == 0) | (maps == 1)).all()):
         raise ValueError("Expected maps of attribution of zeros and ones, got other values")
-    maps = maps.clamp(low, high)
-    scale = (g.bound / size).clamp(max=1).view(-1, *[1] * (maps.ndim - 1))
-    return maps * torch.where(scale < 1, scale, 1)
+    if bool((size > g.bound).any()) or bool((maps.abs() > high).any()):
+        maps = maps.clamp(low, high)
+        scale = torch.where(size > g.bound, g.bound / size, 1)
+        maps = maps * scale.view(-1, *[1] * (maps.ndim - 1))
+    return maps

@@ -182,7 +182,7 @@ def certified_radius(
     Source: ours; see `certified_cosine`.
 
     >>> round(certified_radius(0.9, bound=1.0, cosine=0.9, radius=4.0, dim=784), 4)
-    0.0709
+    0.0714
     """
     _check.positive(radius=radius)
     lost = largest_loss(norm, bound=bound, cosine=cosine, nonnegative=nonnegative, method=method)
@@ -226,7 +226,7 @@ def minimal_smoothing_radius(
 
     Source: ours; see `certified_cosine`.
 
-    >>> round(minimal_smoothing_radius(0.9, bound=1.0, eps=0.0709, cosine=0.9, dim=784), 2)
+    >>> round(minimal_smoothing_radius(0.9, bound=1.0, eps=0.07142, cosine=0.9, dim=784), 2)
     4.0
     """
     _check.nonnegative(eps=eps)

@@ -8,7 +8,7 @@ to bound its length, with probability α for each image; nothing else is left to
 noise is drawn and added in float64 and only then rounded to the dtype of x, so that this rounding, like
 that of the network, is a part of the attribution g, of which nothing but its bound is used; lengths are
 cut to the bound, and sums and bounds are in float64. What is left is that the noise is pseudo-random and
-has 52 binary digits, and that a network may round in another way in a batch of another size.
+has 46 binary digits, and that a network may round in another way in a batch of another size.
 """
 
 from collections.abc import Iterator, Sequence
@@ -219,7 +219,7 @@ def smoothed(
 
     Returns:
         An attribution `(model, x, y, *, generator=None)`, differentiable where g is. All copies are kept
-        if x requires grad. Its noise is in the dtype of x.
+        if x requires grad.
 
     Raises:
         ValueError: If a number is out of range.
@@ -242,7 +242,9 @@ def smoothed(
         _check.labelled(x, y)
 
         def noisy(part: range) -> Tensor:
-            return torch.stack([x + law.noise(x, generator=generator) for _ in part])
+            return torch.stack(
+                [(x + law.noise(x, generator=generator)).to(x.dtype) for _ in part]
+            )
 
         def g(rows: Tensor, labels: Tensor, *, look: bool) -> Tensor:
             return attribution(model, rows, labels, generator=generator)
