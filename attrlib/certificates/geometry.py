@@ -13,8 +13,6 @@ $b$ and $b'$). So a lower bound of $H$ and the lost share at ε answer for every
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -135,16 +133,7 @@ def worst_cosine(
     if not 0 <= lost <= 1:
         raise ValueError(f"Expected lost from 0 to 1, got {lost!r}")
     length = _lengths(norm, bound)
-    free, kept = bound * lost, bound * (1 - lost)
-    if method == "quoted":
-        result = length / torch.sqrt(length**2 + (2 * free) ** 2)
-        result = torch.where(length > 0, result, 0)
-    else:
-        # Without the cap a is as long as it likes; h is at most 2R + H away from everything.
-        cap = kept if method == "tight" else 2 * bound
-        worst = _nonnegative if nonnegative else _signed
-        result = worst(length, free, cap)
-    return _like(result, norm)
+    return _like(_least(length, torch.full_like(length, lost), bound, nonnegative, method), norm)
 
 
 def certified_radius(
@@ -272,11 +261,13 @@ def largest_loss(
     _check.unit_interval(cosine=cosine)
     _check.positive(bound=bound)
     lengths = _lengths(norm, bound)
-    found = [
-        _bisect(partial(_keeps, h, bound, cosine, nonnegative, method))
-        for h in lengths.flatten().tolist()
-    ]
-    return _like(lengths.new_tensor(found).view(lengths.shape), norm)
+    _check.one_of(METHODS, method=method)
+    low, high = torch.zeros_like(lengths), torch.ones_like(lengths)
+    for _ in range(80):
+        middle = (low + high) / 2
+        kept = _least(lengths, middle, bound, nonnegative, method) >= cosine
+        low, high = torch.where(kept, middle, low), torch.where(kept, high, middle)
+    return _like(low, norm)
 
 
 def shortest(norm: Tensor, lost: float, *, bound: float, nonnegative: bool) -> Tensor:
@@ -284,48 +275,43 @@ def shortest(norm: Tensor, lost: float, *, bound: float, nonnegative: bool) -> T
     return (norm - (1 if nonnegative else 2) * bound * lost).clamp(min=0)
 
 
-def _signed(length: Tensor, free: float, cap: float) -> Tensor:
+def _least(
+    length: Tensor, lost: Tensor, bound: float, nonnegative: bool, method: Method
+) -> Tensor:
+    """The least cosine for lengths of h and lost shares, one each."""
+    free, kept = bound * lost, bound * (1 - lost)
+    if method == "quoted":
+        result = length / torch.sqrt(length**2 + (2 * free) ** 2)
+        return torch.where(length > 0, result, 0)
+    # Without the cap a may be as long as it likes: 2M is never reached.
+    cap = kept if method == "tight" else torch.full_like(kept, 2 * bound)
+    return (_nonnegative if nonnegative else _signed)(length, free, cap)
+
+
+def _signed(length: Tensor, free: Tensor, cap: Tensor) -> Tensor:
     """The least cosine of signed maps; `free` is R, `cap` is A."""
     inside = torch.sqrt((length**2 - 3 * free**2).clamp(min=0))
-    rho = 2 * free / length
-    plain = torch.sqrt(((1 - rho) * (1 + rho)).clamp(min=0))
     # Differences of squares as products, so that angles close to 0 keep their digits.
-    gap, area = length - cap, 2 * length * cap
-    away = ((free - gap) * (free + gap) / area).clamp(0, 1)  # 1 - cos of the angle from h to a
-    first, second = 1 - away, free / cap if cap > 0 else 1.0
-    capped = first * math.sqrt(max((1 - second) * (1 + second), 0)) - second * torch.sqrt(
+    rho, second = 2 * free / length, free / cap
+    plain = torch.sqrt((1 - rho) * (1 + rho))
+    gap = length - cap
+    away = ((free - gap) * (free + gap) / (2 * length * cap)).clamp(0, 1)
+    first = 1 - away  # cosine of the angle from h to a; `second` is the sine of that from a to h'
+    capped = first * torch.sqrt((1 - second) * (1 + second)) - second * torch.sqrt(
         away * (1 + first)
     )
-    result = torch.where(inside <= cap, plain, capped)
-    return torch.where(length > 2 * free, result, -1.0)
+    return torch.where(length > 2 * free, torch.where(inside <= cap, plain, capped), -1)
 
 
-def _nonnegative(length: Tensor, free: float, cap: float) -> Tensor:
+def _nonnegative(length: Tensor, free: Tensor, cap: Tensor) -> Tensor:
     """The least cosine of non-negative maps; `free` is R, `cap` is A."""
-    q = free / length
+    q, gap = free / length, length - free
     line = (1 - q) / torch.hypot(1 - q, q)
-    gap, area = length - free, 2 * length * max(free, 1e-300)
-    away = ((cap - gap) * (cap + gap) / area).clamp(0, 1)  # 1 - c
+    away = ((cap - gap) * (cap + gap) / (2 * length * free)).clamp(0, 1)  # 1 - c
+    away = torch.where(free > 0, away, 1)
     turn = torch.minimum(-2 * q, torch.sqrt(away * (2 - away)) - (1 - away))
     plane = (1 + q * turn) / torch.sqrt(1 + 2 * q**2 + 2 * q * turn)
-    result = torch.where(q <= 0.5, plane, line)
-    return torch.where(length > free, result, 0.0)
-
-
-def _keeps(
-    length: float, bound: float, cosine: float, nonnegative: bool, method: Method, lost: float
-) -> bool:
-    found = worst_cosine(length, lost, bound=bound, nonnegative=nonnegative, method=method)
-    return found >= cosine
-
-
-def _bisect(holds: Callable[[float], bool]) -> float:
-    """The largest number in [0, 1) up to which a condition holds, which is not the case at 1."""
-    low, high = 0.0, 1.0
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low
+    return torch.where(length > free, torch.where(q <= 0.5, plane, line), 0)
 
 
 def _lengths(norm: float | Tensor, bound: float) -> Tensor:
