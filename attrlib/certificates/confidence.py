@@ -150,7 +150,7 @@ def betting(
             largest = _LARGEST_BET / means  # infinite at 0, where no bet can lose
             capital = scaled.new_zeros(scaled.shape[1], BETS)
             total, squares = scaled.new_full((scaled.shape[1],), 0.5), scaled.new_full((1,), 0.25)
-        for w in torch.split(scaled, _TOGETHER):
+        for w in torch.split(scaled, max(1, _TOGETHER // scaled.shape[1])):
             times = torch.arange(seen + 1, seen + len(w) + 1, device=w.device)[:, None]
             sums = total + w.cumsum(0)
             spread = squares + ((w - sums / (times + 1)) ** 2).cumsum(0)
