@@ -48,9 +48,7 @@ def test_betting_by_hand() -> None:
     bets = [math.sqrt(2 * rare / (2 * s)) for s in spread]
 
     def capital(mean: float) -> float:
-        return math.prod(
-            1 + min(b, 0.9 / mean) * (v - mean) for b, v in zip(bets, w, strict=True)
-        )
+        return math.prod(1 + min(b, 0.9 / mean) * (v - mean) for b, v in zip(bets, w, strict=True))
 
     expected = max(m for m in range(1, 2048) if capital(m / 2048) >= 1 / alpha) / 2048
     values = torch.tensor(w)[:, None]
@@ -121,14 +119,18 @@ def test_coverage_of_mean_vectors(norm: float, generator: torch.Generator) -> No
     ideal[0] = norm
     error = (noise.mean(1) - ideal).norm(dim=1)
     for known in {0.0, norm}:
-        assert _few(int((error > vector_error(n, bound=1.0, alpha=alpha, norm=known)).sum()), runs, alpha)
+        assert _few(
+            int((error > vector_error(n, bound=1.0, alpha=alpha, norm=known)).sum()), runs, alpha
+        )
     assert error.max() > vector_error(n, bound=1.0, alpha=alpha, norm=norm) / 10
 
 
 def test_vector_errors_of_the_card() -> None:
     assert vector_error(1000, bound=1.0, alpha=0.001) == pytest.approx(0.149, abs=5e-4)
     assert vector_error(1000, bound=1.0, alpha=0.001, norm=0.95) == pytest.approx(0.058, abs=5e-4)
-    assert vector_error(1000, bound=3.0, alpha=0.001, norm=2.85) == pytest.approx(3 * 0.058, abs=2e-3)
+    assert vector_error(1000, bound=3.0, alpha=0.001, norm=2.85) == pytest.approx(
+        3 * 0.058, abs=2e-3
+    )
     assert vector_error(10**9, bound=1.0, alpha=0.001, norm=1.0) < 1e-7
 
 
@@ -193,9 +195,9 @@ def test_bad_values_are_named(bound: Callable[..., Tensor]) -> None:
 
 
 def test_bad_vector_and_entry_numbers_are_named() -> None:
-    with pytest.raises(ValueError, match="Expected norm from 0 to bound 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"Expected norm from 0 to bound 1, got 1.5"):
         vector_error(10, bound=1.0, alpha=0.1, norm=1.5)
-    with pytest.raises(ValueError, match="Expected bound > 0, got 0.0"):
+    with pytest.raises(ValueError, match=r"Expected bound > 0, got 0.0"):
         vector_error(10, bound=0.0, alpha=0.1)
-    with pytest.raises(ValueError, match="Expected values from 0 to 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"Expected values from 0 to 1, got 1.5"):
         entry_bounds(torch.tensor([1.5]), samples=10, alpha=0.1, binary=False)

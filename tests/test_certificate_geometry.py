@@ -120,9 +120,7 @@ def test_lowest_mean_is_that_of_the_worst_set() -> None:
     """Gaussian: a half-space. Ball: what only one of the two balls has, first."""
     points = torch.randn(200_000, 1, generator=oracles.seeded(2))
     mean, there = (points < 0.8).double().mean(), (points + 0.5 < 0.8).double().mean()
-    assert Gaussian(sigma=1.0).lowest(mean, 0.5, 1).item() == pytest.approx(
-        there.item(), abs=0.005
-    )
+    assert Gaussian(sigma=1.0).lowest(mean, 0.5, 1).item() == pytest.approx(there.item(), abs=0.005)
     law = UniformBall(radius=2.0)
     assert law.lowest(torch.tensor([0.1, 0.9]), 0.5, 1).tolist() == pytest.approx([0, 0.775])
     edge = Gaussian(sigma=1.0).lowest(torch.tensor([0.0, 1.0]), 0.5, 1)

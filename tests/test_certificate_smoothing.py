@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attrlib import attributions, certificates, checkpoints, data
+from attrlib import attributions, checkpoints, data
 from attrlib.certificates import (
     Bounded,
     Certificate,
-    bernstein,
     certify,
     clipped,
     hoeffding,
@@ -81,10 +80,10 @@ def _scaled(model: Any, x: Tensor, y: Tensor, *, generator: Any = None, by: floa
 def test_length_is_right_for_maps_of_any_size(by: float) -> None:
     x, y = oracles.images().double(), oracles.labels()
     for g in (normalized(partial(_scaled, by=by)), clipped(partial(_scaled, by=by), bound=1e-310)):
-        length = g(None, x, y).flatten(1).norm(dim=1) / g.bound
+        length = g(nn.Identity(), x, y).flatten(1).norm(dim=1) / g.bound
         if g.bound == 1:
             torch.testing.assert_close(length, torch.ones(4).double())
-    assert (normalized(partial(_scaled, by=0.0))(None, x, y) == 0).all()
+    assert (normalized(partial(_scaled, by=0.0))(nn.Identity(), x, y) == 0).all()
 
 
 def test_clipped_maps_keep_short_ones() -> None:
@@ -93,9 +92,9 @@ def test_clipped_maps_keep_short_ones() -> None:
     size = x.flatten(1).norm(dim=1)
     bound = size[0].item() * 2
     g = clipped(partial(_scaled, by=1.0), bound=bound)
-    found = g(None, x, y).flatten(1).norm(dim=1)
+    found = g(nn.Identity(), x, y).flatten(1).norm(dim=1)
     torch.testing.assert_close(found, size.clamp(max=bound))
-    assert torch.equal(g(None, x, y)[0], x[0])
+    assert torch.equal(g(nn.Identity(), x, y)[0], x[0])
     assert g.limits == (-bound, bound)
 
 
@@ -112,8 +111,8 @@ def test_inputs_are_clamped_inside() -> None:
     x = torch.tensor([[-1.0, 0.5, 3.0]])
     same = Bounded(attribution=g, reduce=lambda a: a, bound=9.0, clamp=False)
     inside = Bounded(attribution=g, reduce=lambda a: a, bound=9.0)
-    assert same(None, x, torch.tensor([0])).tolist() == [[-1, 0.5, 3]]
-    assert inside(None, x, torch.tensor([0])).tolist() == [[0, 0.5, 1]]
+    assert same(nn.Identity(), x, torch.tensor([0])).tolist() == [[-1, 0.5, 3]]
+    assert inside(nn.Identity(), x, torch.tensor([0])).tolist() == [[0, 0.5, 1]]
 
 
 # --- certify --------------------------------------------------------------------------------------
@@ -137,33 +136,23 @@ def test_a_constant_map_is_certified(law: dict[str, float]) -> None:
 
 
 def test_coverage_where_the_length_is_known() -> None:
-    """At 0 the map is e₁ or e₂ by a coin, so h = (½, ½) and H = √½; 200 images, each with its own noise."""
-    alpha, n = 0.2, 200
+    """At 0 the map is e₁ or e₂ by a coin, so h = (½, ½) and H = √½; each image has its own noise."""
+    alpha, n = 0.2, 100
     x, y = torch.zeros(n, 3), torch.zeros(n, dtype=torch.int64)
-    for interval in (certificates.betting, bernstein, hoeffding):
-        c = ask(
-            by_hand(),
-            x=x,
-            y=y,
-            model=nn.Identity(),
-            radius=1.0,
-            samples=60,
-            alpha=alpha,
-            interval=interval,
-        )
-        assert int((c.norm > math.sqrt(0.5)).sum()) <= alpha * n + 4 * math.sqrt(alpha * n)
-        assert len(c.norm.unique()) > 20  # the images are independent of each other
-        assert 0.3 < c.norm.mean() < math.sqrt(0.5)
-        assert (c.mean[:, :2].sum(1) == 1).all()
+    c = ask(by_hand(), x=x, y=y, model=nn.Identity(), radius=1.0, samples=60, alpha=alpha)
+    assert int((c.norm > math.sqrt(0.5)).sum()) <= alpha * n + 4 * math.sqrt(alpha * n)
+    assert len(c.norm.unique()) > 20  # the images are independent of each other
+    assert 0.3 < c.norm.mean() < math.sqrt(0.5)
+    assert (c.mean[:, :2].sum(1) == 1).all()
 
 
 def test_the_truth_is_above_the_certificate() -> None:
     """The same map: h(δ) is known, too, and the certificates hold for the worst of directions."""
-    c = ask(
-        by_hand(), x=torch.zeros(1, 3), y=torch.tensor([0]), model=nn.Identity(), samples=2000
-    )
+    c = ask(by_hand(), x=torch.zeros(1, 3), y=torch.tensor([0]), model=nn.Identity(), samples=2000)
     for eps in (0.05, 0.2, 1.0, 4.0):
-        share = 0.5 - (c.law.lost(2 * eps, 3) if 2 * eps < 8 else 1) / 2  # of e₁ or of e₂, at δ = ±ε e₁
+        share = (
+            0.5 - (c.law.lost(2 * eps, 3) if 2 * eps < 8 else 1) / 2
+        )  # of e₁ or of e₂, at δ = ±ε e₁
         truth = 1 / math.sqrt(2 * (share**2 + (1 - share) ** 2))
         assert c.cosine(eps).item() <= truth
         assert c.released(eps).item() <= c.cosine(eps).item()
@@ -274,16 +263,18 @@ def test_an_attribution_may_draw_noise() -> None:
 
 def test_smoothed_is_the_map_that_is_certified() -> None:
     model, x, y = oracles.softplus_net(), oracles.images(), oracles.labels()
-    shown = smoothed(unit, radius=4.0, samples=2000)(model, x, y, generator=oracles.seeded(5))
-    c = ask(model=model, samples=2000)
+    shown = smoothed(unit, radius=4.0, samples=500)(model, x, y, generator=oracles.seeded(5))
+    c = ask(model=model, samples=500)
     gap = (shown - c.mean).flatten(1).norm(dim=1)
-    assert (gap < 0.1).all()
+    assert (gap < 0.15).all()
     assert shown.dtype == x.dtype
     leaf = x.clone().requires_grad_()
     few = smoothed(unit, sigma=0.1, samples=3)
     assert few(model, leaf, y, generator=oracles.seeded(0)).requires_grad
     torch.testing.assert_close(
-        smoothed(unit, sigma=0.1, samples=9, batch_size=5)(model, x, y, generator=oracles.seeded(0)),
+        smoothed(unit, sigma=0.1, samples=9, batch_size=5)(
+            model, x, y, generator=oracles.seeded(0)
+        ),
         smoothed(unit, sigma=0.1, samples=9)(model, x, y, generator=oracles.seeded(0)),
     )
 
@@ -362,11 +353,11 @@ def test_bad_arguments_are_named() -> None:
     for call in (c.cosine, c.released, c.entries):
         with pytest.raises(ValueError, match=r"Expected eps < 2 \* radius = 8"):
             call(9.0)
-    with pytest.raises(ValueError, match="Expected cosine strictly between 0 and 1, got 1.0"):
+    with pytest.raises(ValueError, match=r"Expected cosine strictly between 0 and 1, got 1.0"):
         c.budget(1.0)
-    with pytest.raises(ValueError, match="Expected bound > 0, got 0.0"):
+    with pytest.raises(ValueError, match=r"Expected bound > 0, got 0.0"):
         by_hand(bound=0.0)
-    with pytest.raises(ValueError, match="Expected peak > 0, got -1.0"):
+    with pytest.raises(ValueError, match=r"Expected peak > 0, got -1.0"):
         by_hand(peak=-1.0)
 
 

@@ -68,6 +68,7 @@ class Bounded:
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return the bounded maps (n, …)."""
+        _check.labelled(x, y)
         x = x.clamp(0, 1) if self.clamp else x
         return self.reduce(self.attribution(model, x, y, generator=generator))
 

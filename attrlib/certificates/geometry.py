@@ -275,9 +275,7 @@ def shortest(norm: Tensor, lost: float, *, bound: float, nonnegative: bool) -> T
     return (norm - (1 if nonnegative else 2) * bound * lost).clamp(min=0)
 
 
-def _least(
-    length: Tensor, lost: Tensor, bound: float, nonnegative: bool, method: Method
-) -> Tensor:
+def _least(length: Tensor, lost: Tensor, bound: float, nonnegative: bool, method: Method) -> Tensor:
     """The least cosine for lengths of h and lost shares, one each."""
     free, kept = bound * lost, bound * (1 - lost)
     if method == "quoted":

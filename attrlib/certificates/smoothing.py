@@ -242,9 +242,7 @@ def smoothed(
         _check.labelled(x, y)
 
         def noisy(part: range) -> Tensor:
-            return torch.stack(
-                [(x + law.noise(x, generator=generator)).to(x.dtype) for _ in part]
-            )
+            return torch.stack([(x + law.noise(x, generator=generator)).to(x.dtype) for _ in part])
 
         def g(rows: Tensor, labels: Tensor, *, look: bool) -> Tensor:
             return attribution(model, rows, labels, generator=generator)
