@@ -8,7 +8,16 @@ import torch
 from captum import attr as captum
 from torch import Tensor, nn
 
-from attrlib import attacks, attributions, energy, faithfulness, maps, metrics, regularizers
+from attrlib import (
+    attacks,
+    attributions,
+    certificates,
+    energy,
+    faithfulness,
+    maps,
+    metrics,
+    regularizers,
+)
 from tests import oracles
 
 N, SIZE = 4, 8
@@ -104,6 +113,23 @@ ROWS = {
     ),
     "fisher_trace": Row(partial(energy.fisher_trace, draws=2), "model", "per sample", random=True),
     "gauge_ratio": Row(energy.gauge_ratio, "model", "per sample"),
+    # bounded maps: (model, x, y, *, generator) -> like x
+    "normalized": Row(certificates.normalized(attributions.gradient), "model", "like x"),
+    "clipped": Row(certificates.clipped(attributions.gradient, bound=0.1), "model", "like x"),
+    "sparsified": Row(
+        certificates.sparsified(attributions.gradient, k=9),
+        "model",
+        "heatmap",
+        differentiable=False,
+    ),
+    "smoothed": Row(
+        certificates.smoothed(
+            certificates.normalized(attributions.gradient), radius=0.5, samples=3
+        ),
+        "model",
+        "like x",
+        random=True,
+    ),
     # attacks: (model, x, y, *, generator) -> like x
     "RandomSign": Row(
         attacks.RandomSign(

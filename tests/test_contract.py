@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import attrlib
-from attrlib import attacks, attributions, energy, maps, metrics
+from attrlib import attacks, attributions, certificates, energy, maps, metrics
 from tests import oracles
 from tests.rows import ROWS, SIZE, N, Row
 
@@ -38,6 +38,33 @@ NOT_PER_ROW = {
     "standard": "makes an attack, which has a row; see test_attack_suite.py",
     "UnattackedWarning": "a warning; see test_attack_options.py",
     "ascend": "the loop inside PGD and AttributionAttack; see test_attacks.py",
+    **dict.fromkeys(
+        ("normalized", "clipped", "sparsified", "smoothed"),
+        "make an attribution, which has a row; see test_certificate_smoothing.py",
+    ),
+    **dict.fromkeys(
+        ("certify", "smallest_radius", "Certificate"),
+        "a promise with its parts; see test_certificate_smoothing.py",
+    ),
+    **dict.fromkeys(
+        (
+            *("lost_volume", "distance_at", "UniformBall", "Gaussian", "worst_cosine"),
+            *("certified_cosine", "certified_radius", "minimal_smoothing_radius", "largest_loss"),
+        ),
+        "take numbers; see test_certificate_geometry.py",
+    ),
+    **dict.fromkeys(
+        ("hoeffding", "bernstein", "betting", "vector_error", "entry_bounds"),
+        "take samples; see test_certificate_confidence.py",
+    ),
+    **dict.fromkeys(
+        (
+            *("certified_topk_overlap", "certified_kendall", "certified_pixels", "Pixels"),
+            *("soft_stability", "Stability", "stability_samples"),
+            *("first_order_estimate", "FirstOrder"),
+        ),
+        "take bounds or a set, or estimate; see test_certificate_topk.py",
+    ),
     **dict.fromkeys(("Ball", "LinfBall", "L2Ball"), "parts of an attack; see test_attack_balls.py"),
 }
 
@@ -102,7 +129,8 @@ def _public(module: ModuleType) -> dict[str, Callable[..., object]]:
 def test_no_callable_is_missing() -> None:
     covered = {_name(row.call) for row in ROWS.values()}
     public = {name for module in SUBJECTS for name in _public(module)}
-    public |= {name for name in attacks.__all__ if callable(getattr(attacks, name))}
+    for module in (attacks, certificates):
+        public |= {name for name in module.__all__ if callable(getattr(module, name))}
     assert public - covered == set(NOT_PER_ROW)
     for module in SUBJECTS:
         assert set(_public(module)) <= {*module.__all__} if hasattr(module, "__all__") else True
