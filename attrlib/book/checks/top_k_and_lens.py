@@ -7,6 +7,16 @@ from attrlib import metrics
 from attrlib.book._exercises import expect, expect_close, run, wrong
 
 
+def left(answer: object) -> str:
+    """`left(side, columns)` is the share of columns that a square and the moved square have in common."""
+    hint = "They share side - columns of side columns, and none if the square has moved further."
+    for side, columns, right in ((2, 1, 0.5), (10, 1, 0.9), (4, 0, 1.0), (4, 4, 0.0), (3, 8, 0.0)):
+        tried = f"side={side}, columns={columns}"
+        got = run(answer, side, columns, tried=tried, hint=hint)
+        expect_close(got, torch.tensor(right), tried=tried, hint=hint)
+    return "A square of ten by ten keeps nine tenths; a real map has no such square."
+
+
 def largest_window(answer: object) -> str:
     """`largest_window(k, pixels)` is the largest w with k (2w + 1)² at most half of the pixels."""
     hint = "Compare 2 * k * (2 * w + 1) ** 2 with pixels; equality still fits."
@@ -72,6 +82,28 @@ def broken_triangle(answer: object) -> str:
                 hint=hint,
             )
     return "Two steps that cost nothing, and everything is lost."
+
+
+def matched(answer: object) -> str:
+    """`matched(a, b, k, window)` is the largest number of one-to-one pairs of near pixels, over k."""
+    corners, gathered, path, other = torch.zeros(4, 9, 9)
+    corners[[4, 0, 0, 8], [4, 0, 8, 0]] = 1.0
+    gathered[[4, 4, 3, 5], [3, 5, 4, 4]] = 1.0
+    path[0, [2, 4]] = 1.0
+    other[0, [1, 3]] = 1.0  # the first in order may take the partner of the second
+    for name, a, b, k, window, right in (
+        ("four corners and a cross", corners, gathered, 4, 1, 0.25),
+        ("a cross and four corners", gathered, corners, 4, 1, 0.25),
+        ("pixels at 2, 4 and at 1, 3", path, other, 2, 1, 1.0),
+        ("pixels at 1, 3 and at 2, 4", other, path, 2, 1, 1.0),
+        ("pixels at 2, 4 and at 1, 3", path, other, 2, 0, 0.0),
+        ("a map and itself", corners, corners, 4, 0, 1.0),
+    ):
+        tried = f"{name}, k={k}, window={window}"
+        hint = "Each pixel may be in one pair only, and the number of pairs is the largest there is."
+        got = run(answer, a, b, k, window, tried=tried, hint=hint)
+        expect_close(got, torch.tensor(right), tried=tried, hint=hint)
+    return "One minus this score obeys the triangle inequality, if the windows add."
 
 
 def over_shifts(answer: object) -> str:

@@ -48,7 +48,35 @@ def _all(b: Tensor) -> list[tuple[int, int]]:
     return [(p, q) for p in range(b.shape[1]) for q in range(b.shape[2])]
 
 
+def _near(a: Tensor, b: Tensor, k: int, window: int) -> Tensor:
+    """Who of a's top pixels (rows) is near whom of b's (columns)."""
+    first, second = (metrics.topk_mask(m[None], k=k)[0].nonzero() for m in (a, b))
+    return (first[:, None] - second[None]).abs().amax(-1) <= window
+
+
+def _greedy(a: Tensor, b: Tensor, k: int, window: int) -> float:
+    """Each pixel in order takes the first partner that is free."""
+    near, pairs = _near(a, b, k, window), 0
+    for row in near:
+        free = row.nonzero().flatten()
+        if len(free):
+            near[:, free[-1]] = False
+            pairs += 1
+    return pairs / k
+
+
 WRONG = {
+    "left": [
+        lambda side, columns: (side - columns) / side,
+        lambda side, columns: max(0, side - columns),
+        lambda side, columns: max(0, side - columns) ** 2 / side**2,
+    ],
+    "matched": [
+        lambda a, b, k, window: _near(a, b, k, window).any(0).float().mean().item(),
+        lambda a, b, k, window: _near(a, b, k, window).any(1).float().mean().item(),
+        lambda a, b, k, window: _near(a, b, k, window).float().sum().item() / k,
+        _greedy,
+    ],
     "largest-window": [
         lambda k, pixels: int(((pixels / (2 * k)) ** 0.5 - 1) / 2) + 1,
         lambda k, pixels: int(((pixels / k) ** 0.5 - 1) / 2),
