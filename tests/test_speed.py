@@ -93,9 +93,10 @@ def test_terms_cost_the_passes_that_they_state() -> None:
     assert cost["IntegratedGradientRegularizer, PGD-7"] - base == pytest.approx(
         6 * gradient, abs=0.3
     )
-    # The first pass forward and back once more with the absolute weights, and so is the second.
-    for maps, factor in (("0", 1), ("0.5", 2)):
-        print(maps, factor, cost[f"IntervalBounds, maps {maps}"] - natural, gradient)
+    # Two forward passes and their backward passes; for the maps as many again.
+    for maps, times in (("0", 1), ("0.5", 2)):
+        extra = cost[f"IntervalBounds, maps {maps}"] - natural
+        assert extra == pytest.approx(times * gradient, abs=0.1)
     assert 2 <= cost["Mart, PGD-7"] - base <= 3  # a forward pass, and a backward pass through it
     exact, difference, projection = (
         cost[f"MarginalDensitySmoothing, {name}"] - natural
