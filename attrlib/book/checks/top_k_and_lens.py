@@ -100,7 +100,9 @@ def matched(answer: object) -> str:
         ("a map and itself", corners, corners, 4, 0, 1.0),
     ):
         tried = f"{name}, k={k}, window={window}"
-        hint = "Each pixel may be in one pair only, and the number of pairs is the largest there is."
+        hint = (
+            "Each pixel may be in one pair only, and the number of pairs is the largest there is."
+        )
         got = run(answer, a, b, k, window, tried=tried, hint=hint)
         expect_close(got, torch.tensor(right), tried=tried, hint=hint)
     return "One minus this score obeys the triangle inequality, if the windows add."
