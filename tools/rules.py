@@ -27,7 +27,6 @@ FIRST_EDITION = {
     "top-k-and-lens",
     "kendall-and-cosine",
     "diverse-attributions",
-    "geometry-of-fragility",
 }
 FRONT = ["Objectives", "Prerequisites", "Time"]
 CHEAT_SHEET = [
