@@ -26,7 +26,6 @@ from tools.sphinx import quiz
 FIRST_EDITION = {
     "kendall-and-cosine",
     "diverse-attributions",
-    "geometry-of-fragility",
 }
 FRONT = ["Objectives", "Prerequisites", "Time"]
 CHEAT_SHEET = [

@@ -94,3 +94,14 @@ def ball_constant(answer: object) -> str:
             got = got.double()
         expect_close(got, want, tried=tried, hint=hint, tolerance=1e-4)
     return "From 784 pixels to 150,528 it grows by a factor of 14, the root of their ratio."
+
+
+def largest_turn(answer: object) -> str:
+    """`largest_turn(length, change)` is the largest angle in degrees by which a map can turn."""
+    hint = "The tangent from the origin: its sine is change / length. Beyond the length, 180."
+    for length, change in ((5.0, 1.0), (2.0, 1.0), (1.0, 0.99), (0.05, 4.84), (3.0, 0.0)):
+        tried = f"length {length}, change {change}"
+        want = 180.0 if change >= length else math.degrees(math.asin(change / length))
+        got = run(answer, length, change, tried=tried, hint=hint)
+        expect_close(got, torch.tensor(want), tried=tried, hint=hint, tolerance=1e-4)
+    return "A bound on the change promises a direction only while it is below the length of the map."

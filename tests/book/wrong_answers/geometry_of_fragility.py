@@ -61,4 +61,10 @@ WRONG = {
         lambda d: 2 * math.gamma(d / 2 + 1) / math.gamma((d + 1) / 2) / math.sqrt(math.pi),
         lambda d: math.sqrt(d),
     ],
+    "largest-turn": [
+        lambda length, change: math.degrees(math.atan(change / length)),  # not the tangent
+        lambda length, change: math.degrees(math.asin(min(1.0, change / length))),  # 90 beyond it
+        lambda length, change: math.asin(change / length) if change < length else math.pi,
+        lambda length, change: 180.0,
+    ],
 }
