@@ -42,7 +42,7 @@ class Box(Tensor):
 
     @staticmethod
     def __new__(cls: type["Box"], centre: Tensor, radius: Tensor, tape: "Tape", step: int) -> "Box":
-        box: Box = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        box: Box = Tensor._make_wrapper_subclass(
             cls, centre.shape, dtype=tape.shown, device=centre.device
         )
         box.centre, box.radius, box.tape, box.step, box.viewed = centre, radius, tape, step, False
@@ -69,7 +69,7 @@ class Box(Tensor):
         return _overwritten(args[0], result, func) if in_place else result
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         raise NoBoundsError(f"{func} called from compiled code")
