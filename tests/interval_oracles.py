@@ -103,6 +103,10 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+def inside(lower: Tensor, value: Tensor, upper: Tensor) -> bool:
+    return bool(((lower <= value) & (value <= upper)).all())
+
+
 def points(x: Tensor, eps: float, count: int, *, seed: int = 0) -> Tensor:
     """Points of the boxes (count, n, …): half of them corners, the rest from inside."""
     noise = oracles.seeded(seed)
