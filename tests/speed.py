@@ -3,7 +3,7 @@
 Every case is timed in one process, in turns with what it is compared to (ours, the bare work, theirs,
 ours, …); medians over the turns of the ratio within a turn are reported. On a CPU, processor time counts,
 so that other programs of the machine matter less. Absolute times are given for orientation only.
-To measure something new, add a `Case` to one of the functions `…_cases`.
+
 """
 
 import argparse
@@ -51,7 +51,6 @@ LONGEST = 16.0  # seconds for all turns of a case; a slow one gets fewer, 3 at l
 LIMIT = 1.1
 SHARPNESS = 30.0  # of the surrogate of attacks
 STEP_LIMIT = 1.15
-BOUNDS_LIMIT = 8.0
 SETS_LIMIT = 0.2  # five times as fast
 
 Work = Callable[[], object]
@@ -127,13 +126,8 @@ def map_cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
         theirs("captum InputXGradient", captum.InputXGradient(model)),
         theirs_limit=1.0,
     )
-    yield Case(
-        "gradient_bounds",  # in float64, whatever the type of the images
-        n,
-        ours(certificates.gradient_bounds, eps=8 / 255),
-        bare(1),
-        limit=BOUNDS_LIMIT,
-    )
+    bounds = ours(certificates.gradient_bounds, eps=8 / 255)  # in float64, whatever the images are
+    yield Case("gradient_bounds", n, bounds, bare(1), limit=8.0)
     a, b = (attributions.to_heatmap(attributions.gradient(model, z, y)) for z in (x, 1 - x))
     rows = [m.flatten(1).cpu().double().numpy() for m in (a, b)]
     yield Case(
