@@ -3,7 +3,7 @@
 Every case is timed in one process, in turns with what it is compared to (ours, the bare work, theirs,
 ours, …); medians over the turns of the ratio within a turn are reported. On a CPU, processor time counts,
 so that other programs of the machine matter less. Absolute times are given for orientation only.
-
+To measure something new, add a `Case` to one of the functions `…_cases`.
 """
 
 import argparse
