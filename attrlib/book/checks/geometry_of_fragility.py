@@ -104,4 +104,6 @@ def largest_turn(answer: object) -> str:
         want = 180.0 if change >= length else math.degrees(math.asin(change / length))
         got = run(answer, length, change, tried=tried, hint=hint)
         expect_close(got, torch.tensor(want), tried=tried, hint=hint, tolerance=1e-4)
-    return "A bound on the change promises a direction only while it is below the length of the map."
+    return (
+        "A bound on the change promises a direction only while it is below the length of the map."
+    )
