@@ -284,7 +284,10 @@ def test_a_path_needs_points() -> None:
 
 
 def test_all_after_the_tensors_is_keyword_only() -> None:
-    for name in certificates.__all__:
+    names = [name for name in certificates.__all__ if name.endswith(("_bounds", "_in_box"))]
+    for name in [*names, "certified_topk"]:
+        if name == "entry_bounds":  # of samples, no box
+            continue
         for parameter in inspect.signature(getattr(certificates, name)).parameters.values():
             tensors = {"model", "x", "y", "a", "lower", "upper"}
             assert (parameter.kind is parameter.KEYWORD_ONLY) == (parameter.name not in tensors)

@@ -39,6 +39,19 @@ NOT_PER_ROW = {
     "UnattackedWarning": "a warning; see test_attack_options.py",
     "ascend": "the loop inside PGD and AttributionAttack; see test_attacks.py",
     **dict.fromkeys(
+        (
+            "gradient_bounds",
+            "input_x_gradient_bounds",
+            "integrated_gradients_bounds",
+            "logit_bounds",
+        ),
+        "give pairs; see test_certificates_interval.py",
+    ),
+    **dict.fromkeys(
+        ("certified_topk", "lens_in_box", "cosine_in_box", "kendall_in_box", "accuracy_in_box"),
+        "take boxes; see test_certificates_boxes.py",
+    ),
+    **dict.fromkeys(
         ("normalized", "clipped", "sparsified", "smoothed"),
         "make an attribution, which has a row; see test_certificate_smoothing.py",
     ),

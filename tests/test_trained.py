@@ -10,7 +10,7 @@ import torch
 
 from attrlib import attributions, checkpoints, data, metrics
 from attrlib.__main__ import main
-from attrlib.attacks import PGD, LinfBall, RandomSign, WorstOf, standard
+from attrlib.attacks import PGD, SUITE, LinfBall, RandomSign, WorstOf, standard
 from attrlib.benchmark import calibration_error, cells, recipes, trained
 from attrlib.maps import to_heatmap
 from attrlib.regularizers import loss_hessian_eigenvalue
@@ -141,7 +141,7 @@ def test_the_table_is_consistent(table: Path) -> None:
     }
     assert drawn["top-k suite"] < drawn["random"]
     assert drawn["mass"] < drawn["random"]
-    suites = {row["attack"] for row in _rows(table, suite="1")}
+    suites = {row["attack"] for row in _rows(table, suite=SUITE)}
     assert suites == {f"{goal} suite" for goal in cells.GOALS}
     for attack in suites:
         assert _value(table, seed="0", attack=attack, quantity="kept") == 1
