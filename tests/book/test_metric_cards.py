@@ -21,6 +21,8 @@ NO_METRICS |= {
     "specific",
     "outside_template",
 }  # of all images together
+NO_METRICS |= {"leakage", "topk_leakage"}  # of one map and a region
+NO_METRICS |= {"auroc", "group_means"}  # of scores
 SETS = ("topk_intersection", "lens_recall", "lens_precision", "lens_recall, diverse")
 RANKS = ("spearman", "kendall")
 MEANS = ("lens_spearman", "lens_kendall")
