@@ -91,10 +91,10 @@ def cosine_in_box(lower: Inputs, upper: Inputs, a: Inputs) -> PerSample:
     r"""Return the least cosine of `a` with the maps of a box, a lower bound.
 
     $$\max\left(\sqrt{1 - q^2},\; \frac{s}{\|a\|_2 \, \|v\|_2}\right), \qquad
-      q = \frac{\|\max(\overline g - a, a - \underline g)\|_2}{\|a\|_2}, \quad
       s = \sum_i \min(a_i \underline g_i, a_i \overline g_i)$$
 
-    with $v = \max(|\underline g|, |\overline g|)$; the first for $q < 1$, when the box lies in a ball
+    with $q = \|\max(\overline g - a, a - \underline g)\|_2 / \|a\|_2$ and
+    $v = \max(|\underline g|, |\overline g|)$; the first for $q < 1$, when the box lies in a ball
     that does not reach 0, the second for $s \ge 0$; -1 if neither holds.
 
     Args:

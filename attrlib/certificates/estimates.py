@@ -30,9 +30,10 @@ def first_order_estimate(
 ) -> FirstOrder:
     r"""Return how far a map moves within ε, and the cosine it keeps, if it were linear in the input.
 
-    $$\rho = \epsilon \, \sigma_{\max}(J) \;\text{(l2)} \quad\text{or}\quad
-      \epsilon \sqrt d \, \sigma_{\max}(J) \;\text{(linf)}, \qquad
+    $$\rho = \epsilon \, \sigma_{\max}(J), \qquad
       \cos \approx \sqrt{1 - (\rho / \|g(x)\|)^2}, \qquad J = \partial g / \partial x$$
+
+    for l2; $\rho$ has one more factor $\sqrt d$ for linf.
 
     **An estimate, no certificate.** The remainder of the Taylor series is left out, and power iteration
     comes from below. Where the network has kinks, autograd does not see what the gradient does there, and

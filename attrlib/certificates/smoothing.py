@@ -48,12 +48,13 @@ def certify(
     r"""Return lower bounds of the cosine of smoothed maps within ε, with a confidence statement.
 
     $$\Pr\Big[\min_{\|\delta\|_2 \le \epsilon} \cos\big(h(x), h(x + \delta)\big)
-      \ge \texttt{lower}\Big] \ge 1 - \alpha, \qquad h(x) = \mathbb E_u \, g(x + u)$$
+      \ge \texttt{lower}\Big] \ge 1 - \alpha$$
 
-    over the noise that is drawn, for each image and any point near it, whether or not its prediction is
-    the same. A quarter of the samples gives a direction w; the length of h is at least the mean of
-    ⟨w, g(x + u)⟩, of which the other samples give a lower bound (the length of their mean map itself is
-    too large on average); `worst_cosine` does the rest. The class stays y.
+    for the smoothed map $h(x) = \mathbb E_u \, g(x + u)$, over the noise that is drawn, for each image
+    and any point near it, whether or not its prediction is the same. A quarter of the samples gives a
+    direction w; the length of h is at least the mean of ⟨w, g(x + u)⟩, of which the other samples give
+    a lower bound (the length of their mean map itself is too large on average); `worst_cosine` does the
+    rest. The class stays y.
 
     Image by image: `samples` passes of the attribution, `batch_size` rows at a time. Memory does not
     depend on `samples` or on the number of images. Each image has its own stream of noise, made from the

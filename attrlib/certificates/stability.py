@@ -47,13 +47,13 @@ def soft_stability(
 ) -> Stability:
     r"""Return how often the prediction on the kept pixels survives random additions to them.
 
-    $$\tau_r = \Pr_{S'} \big[\arg\max f(x_{S'}) = \arg\max f(x_S)\big], \qquad
-      S' \sim \mathcal U \{S' \supseteq S : |S' \setminus S| \le r\}$$
+    $$\tau_r = \Pr_{S'} \big[\arg\max f(x_{S'}) = \arg\max f(x_S)\big]$$
 
-    where $x_S$ shows the pixels of S and hides all others. An explanation that holds the reason for a
-    prediction is not overturned by a few pixels more. All sets count alike, and most of them are large:
-    nearly always about r pixels are added. The bound is that of Clopper and Pearson. Says nothing about
-    the worst addition, nor about changes of pixel values.
+    with $S'$ drawn evenly from all $S' \supseteq S$ that have at most r pixels more, where $x_S$ shows
+    the pixels of S and hides all others. An explanation that holds the reason for a prediction is not
+    overturned by a few pixels more. All sets count alike, and most of them are large: nearly always
+    about r pixels are added. The bound is that of Clopper and Pearson. Says nothing about the worst
+    addition, nor about changes of pixel values.
 
     Args:
         model: Maps a batch to logits (n, classes).
