@@ -279,6 +279,9 @@ def test_radius_and_budget_are_inverse(nonnegative: bool) -> None:
             assert certified_cosine(h, eps=eps, radius=least, **options) >= target - 1e-12
     assert minimal_smoothing_radius(0.0, eps=0.1, cosine=0.9, **options) == math.inf
     assert minimal_smoothing_radius(1.0, eps=0.0, cosine=0.9, **options) == 0
+    several = minimal_smoothing_radius(norm, eps=0.1, cosine=0.9, **options)
+    assert several[0] == math.inf
+    assert (several[1:].diff() < 0).all()
 
 
 def test_known_budgets() -> None:
