@@ -16,6 +16,7 @@ from attrlib.certificates import (
     hoeffding,
     vector_error,
 )
+from attrlib.certificates.confidence import BETS
 from tests import oracles
 
 BOUNDS = [hoeffding, bernstein, betting]
@@ -50,7 +51,7 @@ def test_betting_by_hand() -> None:
     def capital(mean: float) -> float:
         return math.prod(1 + min(b, 0.9 / mean) * (v - mean) for b, v in zip(bets, w, strict=True))
 
-    expected = max(m for m in range(1, 2048) if capital(m / 2048) >= 1 / alpha) / 2048
+    expected = max(m for m in range(1, BETS) if capital(m / BETS) >= 1 / alpha) / BETS
     values = torch.tensor(w)[:, None]
     found = betting([values], low=0.0, high=1.0, samples=2, alpha=alpha)
     assert found.item() == expected
@@ -125,7 +126,7 @@ def test_coverage_of_mean_vectors(norm: float, generator: torch.Generator) -> No
     assert error.max() > vector_error(n, bound=1.0, alpha=alpha, norm=norm) / 10
 
 
-def test_vector_errors_of_the_card() -> None:
+def test_known_vector_errors() -> None:
     assert vector_error(1000, bound=1.0, alpha=0.001) == pytest.approx(0.149, abs=5e-4)
     assert vector_error(1000, bound=1.0, alpha=0.001, norm=0.95) == pytest.approx(0.058, abs=5e-4)
     assert vector_error(1000, bound=3.0, alpha=0.001, norm=2.85) == pytest.approx(
@@ -134,7 +135,7 @@ def test_vector_errors_of_the_card() -> None:
     assert vector_error(10**9, bound=1.0, alpha=0.001, norm=1.0) < 1e-7
 
 
-def test_entry_bounds_of_the_card() -> None:
+def test_known_entry_bounds() -> None:
     """Levine's half-widths: 150,528 entries and 8,192 samples; 784 and 1,000."""
     for n, q, width in ((150_528, 8192, 0.03087), (784, 1000, 0.07195)):
         mean = torch.full((n,), 0.5)

@@ -60,7 +60,7 @@ def test_volume_by_counting_points(dim: int) -> None:
     assert outside == pytest.approx(lost_volume(0.7, 2.0, dim), abs=4 * 0.5 / math.sqrt(20_000))
 
 
-def test_volume_of_the_card() -> None:
+def test_known_volumes() -> None:
     known = {
         (0.1, 4, 784): 0.273755,
         (0.25, 8, 3072): 0.613591,
@@ -129,7 +129,7 @@ def test_lowest_mean_is_that_of_the_worst_set() -> None:
 
 # --- cosine ---------------------------------------------------------------------------------------
 
-CARD = [
+KNOWN = [
     # H, v, signed, non-negative without the cap, as quoted
     (0.5, 0.1, 0.916515, 0.959166, 0.928477),
     (0.9, 0.1, 0.974996, 0.987577, 0.976187),
@@ -141,7 +141,7 @@ CARD = [
 ]
 
 
-@pytest.mark.parametrize(("h", "v", "low", "high", "quoted"), CARD)
+@pytest.mark.parametrize(("h", "v", "low", "high", "quoted"), KNOWN)
 def test_cosines_by_hand(h: float, v: float, low: float, high: float, quoted: float) -> None:
     assert signed(h, v) == pytest.approx(low, abs=1e-6)
     assert positive(h, v, method="uncapped") == pytest.approx(high, abs=1e-6)
@@ -279,9 +279,12 @@ def test_radius_and_budget_are_inverse(nonnegative: bool) -> None:
             assert certified_cosine(h, eps=eps, radius=least, **options) >= target - 1e-12
     assert minimal_smoothing_radius(0.0, eps=0.1, cosine=0.9, **options) == math.inf
     assert minimal_smoothing_radius(1.0, eps=0.0, cosine=0.9, **options) == 0
+    several = minimal_smoothing_radius(norm, eps=0.1, cosine=0.9, **options)
+    assert several[0] == math.inf
+    assert (several[1:].diff() < 0).all()
 
 
-def test_budgets_of_the_card() -> None:
+def test_known_budgets() -> None:
     ask = functools.partial(certified_radius, bound=1.0, cosine=0.9)
     for h, radius, dim, low, high, quoted in [
         (0.9, 4.0, 784, 0.0709, 0.1014, 0.0790),

@@ -36,7 +36,7 @@ def _box(generator: torch.Generator, n: int = 40, size: int = 8) -> tuple[Tensor
 
 
 def test_levines_condition() -> None:
-    """Rank i against rank 2k - i + 1, for Gaussian noise and ρ/σ = .3, with the card's numbers."""
+    """Rank i against rank 2k - i + 1, for Gaussian noise and ρ/σ = .3."""
     mean, law = torch.tensor([0.9, 0.7, 0.5, 0.3]), Gaussian(sigma=1.0)
     moved = law.lowest(mean, 2 * 0.3, 1)
     assert moved.tolist() == pytest.approx([0.7522, 0.4699, 0.2743, 0.1304], abs=5e-5)
