@@ -1,7 +1,7 @@
 """The functions of PyTorch with a kink, and what becomes of each where ReLU is a smooth function."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -57,3 +57,13 @@ ROUNDED: dict[Callable[..., Tensor], Callable[..., Tensor | None]] = {
     ),
     **dict.fromkeys(_functions("clamp", "clip", "clamp_min"), _above),
 }
+
+
+def unpacked(
+    function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Tensor, list[Any], dict[str, Any], bool]:
+    """The input of a call of one of these functions, its other arguments, and whether it is in place."""
+    x, *rest = args if args else (kwargs["input"],)
+    options = {name: value for name, value in kwargs.items() if name not in ("input", "inplace")}
+    in_place = kwargs.get("inplace", False) or function.__name__.endswith("_")
+    return x, rest, options, in_place
