@@ -54,6 +54,15 @@ def decision(model: Classifier, x: Tensor) -> Tensor:
     return scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long()
 
 
+def lead(scores: Tensor, label: Tensor) -> Tensor:
+    """Return by how much one class of each row is ahead of all others; of a single logit, of 0."""
+    if scores.shape[1] == 1:
+        return scores[:, 0] * (2 * label - 1)
+    column = label[:, None]
+    others = scores.scatter(1, column, -torch.inf)
+    return scores.gather(1, column)[:, 0] - others.amax(1)
+
+
 def slope(values: Tensor, x: Tensor, weights: Tensor | None = None, **options: bool) -> Tensor:
     """Return `torch.autograd.grad` in `x` of logits or a loss; raise if no graph leads from it to `x`."""
     grad: Tensor | None = None

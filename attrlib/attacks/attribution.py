@@ -242,19 +242,12 @@ class _Lead:
         """The gradient of the lead where it is below the margin, of mean entry 1; zero elsewhere."""
         z = z.detach().requires_grad_()
         with torch.enable_grad():
-            lead = self._of(z)
+            lead = _model.lead(_model.logits(self._model, z), self._label)
             short = lead < self._margin
             if not short.any():
                 return torch.zeros_like(z)
             grad = _model.slope(lead[short].sum(), z)
         return scaled(grad)
-
-    def _of(self, z: Tensor) -> Tensor:
-        scores = _model.logits(self._model, z)
-        if scores.shape[1] == 1:
-            return scores[:, 0] * (2 * self._label - 1)
-        own = torch.nn.functional.one_hot(self._label, scores.shape[1]).bool()
-        return scores[own] - scores.masked_fill(own, -torch.inf).amax(1)
 
 
 def warn_unattacked(rows: Tensor, reason: str) -> None:

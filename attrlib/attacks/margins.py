@@ -208,10 +208,7 @@ def _signs(like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 def _margin(model: Classifier, z: Inputs, y: Labels) -> PerSample:
     """How far the logit of the label is above all others."""
-    logits = _model.logits(model, z, y, classes=2)
-    label = y[:, None]
-    others = logits.scatter(1, label, -torch.inf)
-    return logits.gather(1, label)[:, 0] - others.amax(1)
+    return _model.lead(_model.logits(model, z, y, classes=2), y)
 
 
 @torch.no_grad()
