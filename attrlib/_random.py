@@ -43,6 +43,11 @@ def uniform_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
     return 2 * _draw(torch.rand, x, x.shape, generator) - 1
 
 
+def sign_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
+    """-1 or 1 with equal chance, with the shape, dtype and device of `x`."""
+    return torch.where(uniform_like(x, generator=generator) < 0, -1.0, 1.0).to(x)
+
+
 def ball_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
     """Points uniform in the unit l2 ball of each sample, in the shape of `x`.
 

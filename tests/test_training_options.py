@@ -289,7 +289,8 @@ def test_two_processes_reach_the_weights_of_one(tmp_path: Path) -> None:
 
 def test_noise_of_a_part_is_a_part_of_the_noise() -> None:
     x = oracles.images(7)
-    for draw in (_random.normal_like, _random.uniform_like, _random.ball_like):
+    draws = _random.normal_like, _random.uniform_like, _random.sign_like, _random.ball_like
+    for draw in draws:
         generator = oracles.seeded(3)
         whole, state = draw(x, generator=generator), generator.get_state()
         for rows in (slice(0, 3), slice(3, 7)):

@@ -178,7 +178,7 @@ class Square:
 
     def _stripes(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """A change of ±eps, the same all the way down each column."""
-        return self.eps * _signs(x[:, :, :1], generator).expand_as(x)
+        return self.eps * _random.sign_like(x[:, :, :1], generator=generator).expand_as(x)
 
     def _square(self, x: Tensor, query: int, generator: torch.Generator | None) -> Tensor:
         """A change of ±eps in a square of each image, and 0 elsewhere."""
@@ -193,17 +193,14 @@ class Square:
             for axis, size in enumerate((height, width))
         ]
         square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-        return torch.where(square, self.eps * _signs(x[:, :, :1, :1], generator), 0)
+        signs = _random.sign_like(x[:, :, :1, :1], generator=generator)
+        return torch.where(square, self.eps * signs, 0)
 
 
 def _within(first: Tensor, side: int, size: int) -> Tensor:
     """Which places of each row lie in its interval, bool (n, size)."""
     place = torch.arange(size, device=first.device) - first[:, None]
     return (place >= 0) & (place < side)
-
-
-def _signs(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.where(_random.uniform_like(like, generator=generator) < 0, -1.0, 1.0).to(like)
 
 
 def _margin(model: Classifier, z: Inputs, y: Labels) -> PerSample:
