@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import special, stats
+from scipy import special
 from torch import Tensor
 
 from attrlib import _check, _model, _passes
+from attrlib.certificates import confidence
 from attrlib.types import Classifier, Inputs, Masks, PerSample
 
 
@@ -115,8 +116,7 @@ def soft_stability(
         parts = _passes.passes(decide, points, y, like=x, count=samples, batch_size=batch_size)
         hits = sum(part.sum(0) for part in parts)
     assert isinstance(hits, Tensor)
-    count = hits.cpu().numpy()
-    lower = np.where(count > 0, stats.beta.ppf(alpha, np.maximum(count, 1), samples - count + 1), 0)
+    lower = confidence.least_chance(hits.cpu().numpy(), samples=samples, alpha=alpha)
     return Stability(
         rate=hits.double() / samples,
         lower=torch.as_tensor(lower).to(x.device),
