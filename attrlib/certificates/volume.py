@@ -122,12 +122,8 @@ class UniformBall:
 
     def noise(self, like: Tensor, *, generator: torch.Generator | None) -> Tensor:
         """A draw for each row, in the shape of `like`, float64."""
-        direction = _normal(like, generator).flatten(1)
-        place = like.device if generator is None else generator.device
-        volume = torch.rand(len(like), 1, generator=generator, dtype=torch.float64, device=place)
-        length = self.radius * volume.to(like.device) ** (1 / direction.shape[1])
-        norm = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
-        return direction.mul_(length / norm).view(like.shape)
+        noise = _normal(like, generator)
+        return _random.into_ball(noise, radius=self.radius, generator=generator)
 
 
 @dataclass(frozen=True, kw_only=True)
