@@ -248,11 +248,7 @@ def smoothed(
         def g(rows: Tensor, labels: Tensor, *, look: bool) -> Tensor:
             return attribution(model, rows, labels, generator=generator)
 
-        total: Tensor | None = None
-        for stack in _passes.passes(g, noisy, y, like=x, count=samples, batch_size=batch_size):
-            total = stack.sum(0) if total is None else total + stack.sum(0)
-        assert total is not None
-        return total / samples
+        return _passes.mean(g, noisy, y, like=x, count=samples, batch_size=batch_size)
 
     return mean_map
 
