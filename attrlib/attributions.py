@@ -164,7 +164,7 @@ def integrated_gradients(
     """
     _check.labelled(x, y)
     _check.count(steps=steps)
-    _check_batch_size(batch_size)
+    _check.batch_size(batch_size)
     start = _check.baseline(x, baseline)
 
     def path(part: range) -> Tensor:
@@ -221,7 +221,7 @@ def smooth_grad(
     _check.labelled(x, y)
     _check.nonnegative(sigma=sigma)
     _check.count(samples=samples)
-    _check_batch_size(batch_size)
+    _check.batch_size(batch_size)
 
     def noisy(part: range) -> Tensor:
         noise = torch.stack([_random.normal_like(x, generator=generator) for _ in part])
@@ -277,7 +277,7 @@ def uni_grad(
     _check.labelled(x, y)
     _check.nonnegative(radius=radius)
     _check.count(samples=samples)
-    _check_batch_size(batch_size)
+    _check.batch_size(batch_size)
     _check.one_of(("l2", "linf"), norm=norm)
     draw = _random.ball_like if norm == "l2" else _random.uniform_like
 
@@ -388,11 +388,6 @@ def _gradient(model: Classifier, x: Tensor, y: Tensor, *, look: bool = True) -> 
     with torch.enable_grad():
         total = _target_logit(model, x, y, twice=differentiable, look=look).sum()
     return _model.slope(total, x, create_graph=differentiable)
-
-
-def _check_batch_size(batch_size: int | None) -> None:
-    if batch_size is not None:
-        _check.count(batch_size=batch_size)
 
 
 def _like(a: Tensor, x: Tensor, name: str) -> Tensor:

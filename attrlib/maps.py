@@ -103,9 +103,7 @@ def dilate(mask: Masks, *, window: int) -> Masks:
     >>> dilate(mask, window=2).int().tolist()
     [[[0, 1, 1, 1]]]
     """
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"Expected mask to be a boolean tensor, got {kind}")
+    _check.boolean(mask=mask)
     if mask.ndim != 3:
         raise ValueError(f"Expected mask to be sets of pixels (n, h, w), got {tuple(mask.shape)}")
     _check.count(window=window, low=0)

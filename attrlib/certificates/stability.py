@@ -88,11 +88,8 @@ def soft_stability(
     _check.unit_interval(alpha=alpha)
     _check.count(samples=samples)
     _check.count(additions=additions, low=0)
-    if batch_size is not None:
-        _check.count(batch_size=batch_size)
-    if not isinstance(kept, Tensor) or kept.dtype != torch.bool:
-        kind = kept.dtype if isinstance(kept, Tensor) else type(kept).__name__
-        raise TypeError(f"Expected kept to be a boolean tensor, got {kind}")
+    _check.batch_size(batch_size)
+    _check.boolean(kept=kept)
     if x.ndim != 4 or kept.shape != (len(x), *x.shape[2:]):
         raise ValueError(
             f"Expected images (n, channels, h, w) and kept (n, h, w), got {tuple(x.shape)} and "
