@@ -69,14 +69,9 @@ def ascend(
     if start is not None:
         _check.same_shape(start=start, x=x)
 
-    def slope_at(z: Tensor, _: int) -> Tensor:
-        grad = slope(objective, z, graph=True)
-        _check.finite(gradient=grad)
-        return grad
-
     last = x
     for point in climb(
-        slope_at,
+        uphill(objective),
         x.detach(),
         ball,
         [step_size] * steps,
@@ -125,6 +120,17 @@ def climb(
             moving = (grad != 0).flatten(1).any(1)
             z = torch.where(moving.view(wide), z, elsewhere)
         yield z
+
+
+def uphill(objective: Callable[[Tensor], Tensor]) -> Callable[[Tensor, int], Tensor]:
+    """The slope of an objective as `climb` asks for it; raises where it is missing or not finite."""
+
+    def direction(z: Tensor, _: int) -> Tensor:
+        grad = slope(objective, z, graph=True)
+        _check.finite(gradient=grad)
+        return grad
+
+    return direction
 
 
 def scaled(grad: Tensor) -> Tensor:

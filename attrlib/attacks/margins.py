@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attrlib import _check, _model, _random
-from attrlib.attacks.ascent import Best, check_climb, climb, slope
+from attrlib.attacks.ascent import Best, check_climb, climb, uphill
 from attrlib.attacks.balls import Ball, LinfBall
 from attrlib.types import Classifier, Inputs, Labels, PerSample
 
@@ -85,17 +85,12 @@ class MarginPGD:
         _check.recording(x)
         _model.settled(model)
         x = x.detach()
-
-        def uphill(z: Tensor, _: int) -> Tensor:
-            grad = slope(lambda v: -_margin(model, v, y), z, graph=True)
-            _check.finite(gradient=grad)
-            return grad
-
-        best = Best(x, lambda z: _margin_only(model, z, y), None)
+        down = uphill(lambda z: -_margin(model, z, y))
+        best = Best(x, torch.no_grad()(lambda z: _margin(model, z, y)), None)
         for _ in range(self.restarts):
             start = self.ball.sample(x, generator)
             best.consider(start)
-            for z in climb(uphill, x, self.ball, [self.step_size] * self.steps, start=start):
+            for z in climb(down, x, self.ball, [self.step_size] * self.steps, start=start):
                 best.consider(z)
         return best.z
 
@@ -206,8 +201,3 @@ def _within(first: Tensor, side: int, size: int) -> Tensor:
 def _margin(model: Classifier, z: Inputs, y: Labels) -> PerSample:
     """How far the logit of the label is above all others."""
     return _model.lead(_model.logits(model, z, y, classes=2), y)
-
-
-@torch.no_grad()
-def _margin_only(model: Classifier, z: Inputs, y: Labels) -> PerSample:
-    return _margin(model, z, y)
