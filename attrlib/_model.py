@@ -4,7 +4,7 @@ import copy
 import functools
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -162,6 +162,13 @@ def copied(model: Any) -> Any:
         if isinstance(plain := module._modules.get("_orig_mod"), nn.Module):
             twin = put(twin, path, plain)
     return twin
+
+
+def functions(*names: str) -> tuple[Callable[..., Tensor], ...]:
+    """The functions of PyTorch with these names, as functions and as methods, also in place."""
+    homes, ends = (torch, Tensor, nn.functional), ("", "_")
+    found = (getattr(home, name + end, None) for home in homes for name in names for end in ends)
+    return tuple(function for function in found if function is not None)
 
 
 def put(model: nn.Module, path: str, part: nn.Module) -> nn.Module:
