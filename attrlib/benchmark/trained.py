@@ -252,15 +252,7 @@ def _over_seeds(quantity: str, values: Tensor) -> dict[str, str]:
 def _row(
     seed: str, quantity: str, count: int, value: float, ends: tuple[float, float] | None = None
 ) -> dict[str, str]:
-    low, high = (f"{end:.4f}" for end in ends) if ends else ("", "")
-    return {
-        "seed": seed,
-        "quantity": quantity,
-        "images": str(count),
-        "value": f"{value:.4f}",
-        "low": low,
-        "high": high,
-    }
+    return {"seed": seed} | _table.measured(quantity, count, value, ends)
 
 
 def _mean(values: Tensor) -> float:
