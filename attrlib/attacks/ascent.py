@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from attrlib import _check, _model, _random
+from attrlib import _check, _model, _random, _shape
 from attrlib._magnitude import level
 from attrlib.attacks.balls import Ball
 from attrlib.maps import to_heatmap
@@ -107,7 +107,6 @@ def climb(
     age. With `jump`, samples without a slope spend the first step on a jump to a random point.
     """
     z = x if start is None else ball.project(start.detach(), x)
-    wide = (-1, *[1] * (x.ndim - 1))
     velocity = torch.zeros_like(x)
     for step, step_size in enumerate(step_sizes):
         grad = slope(z, step)
@@ -118,7 +117,7 @@ def climb(
             # Drawn for all rows, needed or not: what one row gets depends on no other row.
             elsewhere = ball.sample(x, generator)
             moving = (grad != 0).flatten(1).any(1)
-            z = torch.where(moving.view(wide), z, elsewhere)
+            z = torch.where(_shape.wide(moving, x), z, elsewhere)
         yield z
 
 
@@ -136,7 +135,7 @@ def uphill(objective: Callable[[Tensor], Tensor]) -> Callable[[Tensor, int], Ten
 def scaled(grad: Tensor) -> Tensor:
     """Gradients with mean absolute entry 1; zero where all of it is zero."""
     grad = level(grad)  # the mean of tiny entries may not exist in float32
-    mean = grad.abs().flatten(1).mean(1).view(-1, *[1] * (grad.ndim - 1))
+    mean = _shape.wide(grad.abs().flatten(1).mean(1), grad)
     return grad / torch.where(mean == 0, 1, mean)
 
 
@@ -159,7 +158,7 @@ class Best:
         if self._admissible is not None:
             better &= self._admissible(z)
         self.lowest = torch.where(better, value, self.lowest)
-        self.z = torch.where(better.view(-1, *[1] * (z.ndim - 1)), z, self.z)
+        self.z = torch.where(_shape.wide(better, z), z, self.z)
 
 
 def same_class(model: Classifier, x: Tensor) -> Callable[[Tensor], Tensor]:
@@ -213,7 +212,7 @@ def compared(score: Metric, a: Tensor) -> Callable[[Tensor], Tensor]:
 
     def value(b: Tensor) -> Tensor:
         known = defined(b)
-        b = torch.where(known.view(-1, *[1] * (b.ndim - 1)), b, 0)
+        b = torch.where(_shape.wide(known, b), b, 0)
         scores = score(start, to_heatmap(b) if wants_heat else b)
         _one_each(b, score=scores)
         return scores.masked_fill(~known, torch.nan)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attrlib import _check, _passes
+from attrlib import _check, _passes, _shape
 from attrlib.certificates.bounded import Bounded
 from attrlib.certificates.volume import Law
 from attrlib.types import Classifier
@@ -94,5 +94,5 @@ def _kept(g: Bounded, a: Tensor) -> Tensor:
     if any(value > promise for promise, _, value in promises):
         maps = maps.clamp(low, high)
         scale = torch.where(size > g.bound, g.bound / size, 1)
-        maps = maps * scale.view(-1, *[1] * (maps.ndim - 1))
+        maps = maps * _shape.wide(scale, maps)
     return maps

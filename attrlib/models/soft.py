@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.overrides import TorchFunctionMode
 
-from attrlib import _check, _model
+from attrlib import _check, _model, _shape
 from attrlib.models.kinks import ROUNDED, Relu, unpacked
 from attrlib.types import Classifier, Norm
 
@@ -132,9 +132,8 @@ def _response(moved: Tensor | None, u: Tensor) -> Tensor:
         raise ValueError(
             "Expected model to call the same activations for all images, got another way for moved ones"
         )
-    wide = (-1, *[1] * (u.ndim - 1))
     size = (moved - u).flatten(1).square().mean(1).sqrt()
-    return torch.where(size > 0, size, 1).view(wide)
+    return _shape.wide(torch.where(size > 0, size, 1), u)
 
 
 def _relu(width: Tensor) -> Relu:
