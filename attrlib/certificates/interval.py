@@ -236,6 +236,13 @@ def back(output: Box, y: Tensor) -> tuple[Tensor, Tensor]:
     return output.tape.back(output, slope)
 
 
+def check_eps(eps: float) -> None:
+    """Raise unless a box of this size says something."""
+    _check.nonnegative(eps=eps)
+    if eps >= 1:
+        raise ValueError(f"Expected eps < 1, the whole range of pixels, got {eps!r}")
+
+
 def _bounds(
     model: Classifier,
     x: Tensor,
@@ -274,9 +281,7 @@ def _bounds(
 
 def _box(x: Tensor, eps: float) -> Tensor:
     """The ends of the box, (n, 2, …) in float64."""
-    _check.nonnegative(eps=eps)
-    if eps >= 1:
-        raise ValueError(f"Expected eps < 1, the whole range of pixels, got {eps!r}")
+    check_eps(eps)
     _check.pixels(x=x)
     _check.recording(x)
     reach = eps * (1 + 2 * torch.finfo(x.dtype).eps)  # distances are rounded in the type of x
