@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, spectral_norm
 
-from attrlib import attacks, attributions, data, faithfulness, metrics, regularizers, training
+from attrlib import (
+    _model,
+    attacks,
+    attributions,
+    data,
+    faithfulness,
+    metrics,
+    regularizers,
+    training,
+)
 from tests import oracles
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
