@@ -236,13 +236,6 @@ def back(output: Box, y: Tensor) -> tuple[Tensor, Tensor]:
     return output.tape.back(output, slope)
 
 
-def check_eps(eps: float) -> None:
-    """Raise unless a box of this size says something."""
-    _check.nonnegative(eps=eps)
-    if eps >= 1:
-        raise ValueError(f"Expected eps < 1, the whole range of pixels, got {eps!r}")
-
-
 def _bounds(
     model: Classifier,
     x: Tensor,
@@ -279,9 +272,16 @@ def _bounds(
         return _rounded(lower, upper, x)
 
 
+def check_budget(eps: float) -> None:
+    """Raise unless a change of `eps` in each entry leaves something of the image."""
+    _check.nonnegative(eps=eps)
+    if eps >= 1:
+        raise ValueError(f"Expected eps < 1, the whole range of pixels, got {eps!r}")
+
+
 def _box(x: Tensor, eps: float) -> Tensor:
     """The ends of the box, (n, 2, …) in float64."""
-    check_eps(eps)
+    check_budget(eps)
     _check.pixels(x=x)
     _check.recording(x)
     reach = eps * (1 + 2 * torch.finfo(x.dtype).eps)  # distances are rounded in the type of x

@@ -53,7 +53,7 @@ class IntervalBounds:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        interval.check_eps(self.eps)
+        interval.check_budget(self.eps)
         _check.nonnegative(prediction=self.prediction, maps=self.maps)
 
     def at(self, done: float) -> "IntervalBounds":
