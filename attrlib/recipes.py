@@ -14,7 +14,7 @@ from torch import nn
 from attrlib import __version__, _check, _files
 from attrlib.attacks import KLPGD, PGD, LinfBall
 from attrlib.checkpoints import Checkpoint, describe, load, round_to_half, save
-from attrlib.data import Images, fingerprint
+from attrlib.data import Blocks, Images, Split, block_fashion, fashion_mnist, fingerprint
 from attrlib.models import SmallCNN
 from attrlib.regularizers import (
     AdversarialCrossEntropy,
@@ -50,6 +50,7 @@ class Recipe:
         config: Settings of the optimizer.
         model: Makes the network, given `size`, `channels`, `classes` and `generator`.
         start: Recipe whose checkpoint of the same seed gives the first weights; None starts at random.
+        data: Gives the images, called as `fashion_mnist` is: with a split and, by keyword, `full`.
     """
 
     name: str
@@ -58,6 +59,27 @@ class Recipe:
     config: TrainConfig = _CONFIG
     model: Callable[..., SmallCNN] = field(default_factory=lambda: SmallCNN)
     start: str | None = None
+    data: Callable[..., Images] = field(default_factory=lambda: fashion_mnist)
+
+
+def planted_blocks(split: Split = "train", *, full: bool = False) -> Blocks:
+    """Return the images of the recipes that end in `-block`: `block_fashion` with its coin tossed.
+
+    Args:
+        split: `train`, `val` or `test` of `fashion_mnist`, each with a coin of its own.
+        full: Use the whole set, see `fashion_mnist`.
+
+    Returns:
+        Images of shape (n, 1, 56, 28) with the mask of the null block, the same at each call.
+
+    Raises:
+        ValueError: If `split` is unknown.
+        FileNotFoundError: If `full` and the whole set is not found.
+    """
+    seeds = {"train": 0, "val": 1, "test": 2}
+    _check.one_of(seeds, split=split)
+    generator = torch.Generator().manual_seed(seeds[split])
+    return block_fashion(split, full=full, generator=generator)
 
 
 _BALL = LinfBall(eps=0.1)
