@@ -123,7 +123,7 @@ def test_a_second_call_makes_nothing_anew(
 def test_a_set_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected only to be one of block, spurious 0\.5, got"):
         density(tmp_path / "density.csv", only=["blocks"])
-    with pytest.raises(ValueError, match="Expected term to be one of none, .*, got 'both'"):
+    with pytest.raises(ValueError, match=r"Expected term to be one of none, .*, got 'both'"):
         density_recipe(DensityRun(images="block", term="both"))
 
 
