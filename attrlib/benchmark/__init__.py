@@ -12,6 +12,7 @@ from attrlib.benchmark.attack_strength import (
     strength,
     strength_settings,
 )
+from attrlib.benchmark.densities import DensityRun, density, density_recipe, density_runs
 from attrlib.benchmark.imagenet import (
     LENS_K,
     LensSetting,
@@ -27,11 +28,15 @@ __all__ = [
     "BUDGETS",
     "LENS_K",
     "OBJECTIVES",
+    "DensityRun",
     "K",
     "LensSetting",
     "Setting",
     "Variant",
     "calibration_error",
+    "density",
+    "density_recipe",
+    "density_runs",
     "frontier",
     "imagenet_accuracy",
     "imagenet_lens",

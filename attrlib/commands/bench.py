@@ -41,6 +41,11 @@ def add_options(
         help="every training method at many strengths, in short runs (hours on one core)",
     )
     frontier.add_argument("--only", nargs="+", metavar="FAMILY", help="these (default: all)")
+    density = studies.add_parser(
+        "density",
+        help="smoothing of each density at many weights, in short runs (half an hour on one core)",
+    )
+    density.add_argument("--only", nargs="+", metavar="IMAGES", help="these sets (default: all)")
     imagenet = studies.add_parser(
         "imagenet", help="accuracy of attrlib.models.imagenet() on photographs of ImageNet"
     )
@@ -60,6 +65,7 @@ def add_options(
         )
     tables = {
         "attack-strength": strength,
+        "density": density,
         "imagenet-accuracy": imagenet,
         "imagenet-lens": lens,
         "frontier": frontier,
@@ -97,6 +103,8 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
             )
         elif options.study == "frontier":
             benchmark.frontier(options.out, only=options.only, device=device, progress=True)
+        elif options.study == "density":
+            benchmark.density(options.out, only=options.only, device=device, progress=True)
         else:
             lens = options.study == "imagenet-lens"
             study = benchmark.imagenet_lens if lens else benchmark.imagenet_accuracy
@@ -114,7 +122,7 @@ def _contents(options: argparse.Namespace) -> dict[str, str]:
             f"{path.relative_to(options.image_folder)} {path.stat().st_size}" for path in paths
         ]
         return {"weights": contents(models.imagenet()), "images": _files.digest(*files)}
-    if options.study in ("recipes", "frontier"):
+    if options.study in ("recipes", "frontier", "density"):
         return {}  # each row names its checkpoints, or its setting, and its images
     images = data.fashion_mnist("val", full=True)
     weights = contents(checkpoints.load("natural").model)
