@@ -21,7 +21,7 @@ from attrlib.benchmark.imagenet import (
 )
 from attrlib.benchmark.methods import Variant, frontier, variants
 from attrlib.benchmark.trained import BUDGETS, calibration_error, recipes
-from attrlib.benchmark.transfer import transfer, transfer_targets
+from attrlib.benchmark.transferred import transfer, transfer_targets
 
 __all__ = [
     "ATTRIBUTIONS",

@@ -93,7 +93,7 @@ def transfer(
     images: int = 30,
     others: int = 150,
     eps: float = 8 / 255,
-    nets: tuple[str, ...] = TRANSFER_NETS,
+    nets: tuple[str, ...] | None = None,
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> None:
@@ -108,7 +108,7 @@ def transfer(
         images: Number of images at most, >= 2.
         others: Number of further images, whose clean maps an attacked one is told from, >= 2.
         eps: Budget in each pixel, >= 0.
-        nets: Checkpoints.
+        nets: Checkpoints; None is `TRANSFER_NETS`.
         device: Where to compute.
         progress: Print each row as it is done.
 
@@ -123,7 +123,7 @@ def transfer(
     path = Path(path)
     targets = transfer_targets()
     validation = data.fashion_mnist("val", full=True)
-    for net in nets:
+    for net in nets or TRANSFER_NETS:
         model = checkpoints.load(net).model.to(device)
         right = training.only_correct(model, validation[: 2 * (images + others)], device=device)
         x, y = right.x[:images].to(device), right.y[:images].to(device)
