@@ -22,6 +22,7 @@ from attrlib.benchmark.imagenet import (
 )
 from attrlib.benchmark.methods import Variant, frontier, variants
 from attrlib.benchmark.trained import BUDGETS, calibration_error, recipes
+from attrlib.benchmark.transferred import transfer, transfer_targets
 
 __all__ = [
     "ATTRIBUTIONS",
@@ -45,5 +46,7 @@ __all__ = [
     "recipes",
     "strength",
     "strength_settings",
+    "transfer",
+    "transfer_targets",
     "variants",
 ]

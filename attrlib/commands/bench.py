@@ -63,6 +63,9 @@ def add_options(
             required=True,
             help="text file with the 1,000 identifiers in order",
         )
+    transfer = studies.add_parser(
+        "transfer", help="attacks on one explanation, scored on the others (15 minutes on one core)"
+    )
     tables = {
         "attack-strength": strength,
         "density": density,
@@ -70,6 +73,7 @@ def add_options(
         "imagenet-lens": lens,
         "frontier": frontier,
         "recipes": recipes,
+        "transfer": transfer,
     }
     for table, study in tables.items():
         path = Path("results") / f"{table}.csv"
@@ -105,6 +109,8 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
             benchmark.frontier(options.out, only=options.only, device=device, progress=True)
         elif options.study == "density":
             benchmark.density(options.out, only=options.only, device=device, progress=True)
+        elif options.study == "transfer":
+            benchmark.transfer(options.out, device=device, progress=True)
         else:
             lens = options.study == "imagenet-lens"
             study = benchmark.imagenet_lens if lens else benchmark.imagenet_accuracy
@@ -122,7 +128,7 @@ def _contents(options: argparse.Namespace) -> dict[str, str]:
             f"{path.relative_to(options.image_folder)} {path.stat().st_size}" for path in paths
         ]
         return {"weights": contents(models.imagenet()), "images": _files.digest(*files)}
-    if options.study in ("recipes", "frontier", "density"):
+    if options.study in ("recipes", "frontier", "density", "transfer"):
         return {}  # each row names its checkpoints, or its setting, and its images
     images = data.fashion_mnist("val", full=True)
     weights = contents(checkpoints.load("natural").model)
