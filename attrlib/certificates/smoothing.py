@@ -310,7 +310,8 @@ def check_enough(
 
     def enough(count: int) -> bool:
         values = count - (count // PILOT or 1)
-        ones = (torch.full((min(4096, values - i), 1), g.bound) for i in range(0, values, 4096))
+        parts = (min(4096, values - i) for i in range(0, values, 4096))
+        ones = (torch.full((part, 1), g.bound, dtype=torch.float64) for part in parts)
         norm = interval(
             ones,
             low=0.0 if g.nonnegative else -g.bound,

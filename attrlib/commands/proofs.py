@@ -4,7 +4,7 @@ import argparse
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -44,26 +44,6 @@ class Proved:
     abstained: Tensor
     empty: Tensor
     figure: Callable[[int], Figure]
-
-
-class Method(Protocol):
-    """A kind of certificate."""
-
-    @property
-    def budgets(self) -> Sequence[float]:
-        """In rising order."""
-
-    def check(self, size: Sequence[int]) -> None:
-        """Raise if a setting is out of range for images (channels, h, w)."""
-
-    def settings(self) -> dict[str, Any]:
-        """All that decides the result, ready for JSON."""
-
-    def steps(self, images: int) -> int:
-        """How far the progress bar moves for so many images."""
-
-    def proved(self, model: nn.Module, x: Inputs, y: Labels, places: range, tick: Tick) -> Proved:
-        """Certify a batch, whose images have these numbers."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +216,10 @@ class Intervals:
             return canvas
 
         return Proved(scores, ~sure, ~to_heatmap(a).flatten(1).any(1), figure)
+
+
+Method = Smoothing | Intervals
+"""Both have budgets, in rising order, `check`, `settings`, `steps` and `proved`."""
 
 
 def method(options: argparse.Namespace, size: Sequence[int]) -> Method:
