@@ -12,6 +12,13 @@ from attrlib.benchmark.attack_strength import (
     strength,
     strength_settings,
 )
+from attrlib.benchmark.certificate_soundness import (
+    ADVERSARIES,
+    RADIUS,
+    SoundnessSetting,
+    soundness,
+    soundness_settings,
+)
 from attrlib.benchmark.imagenet import (
     LENS_K,
     LensSetting,
@@ -23,13 +30,16 @@ from attrlib.benchmark.methods import Variant, frontier, variants
 from attrlib.benchmark.trained import BUDGETS, calibration_error, recipes
 
 __all__ = [
+    "ADVERSARIES",
     "ATTRIBUTIONS",
     "BUDGETS",
     "LENS_K",
     "OBJECTIVES",
+    "RADIUS",
     "K",
     "LensSetting",
     "Setting",
+    "SoundnessSetting",
     "Variant",
     "calibration_error",
     "frontier",
@@ -38,6 +48,8 @@ __all__ = [
     "lens_settings",
     "provenance",
     "recipes",
+    "soundness",
+    "soundness_settings",
     "strength",
     "strength_settings",
     "variants",

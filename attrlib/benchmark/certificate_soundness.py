@@ -18,6 +18,7 @@ from attrlib.benchmark.attack_strength import K
 from attrlib.benchmark.cells import listed
 from attrlib.certificates import Bounded, Certificate
 from attrlib.maps import to_heatmap
+from attrlib.training.state import contents
 from attrlib.types import Attribution, Classifier, Inputs, Labels
 
 RADIUS = 4.0
@@ -38,7 +39,7 @@ Rows = list[dict[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class SoundnessSetting:
     """One row, or a few that share their work.
 
     Attributes:
@@ -52,21 +53,21 @@ class Setting:
     eps: float
 
 
-def soundness_settings() -> Iterator[Setting]:
+def soundness_settings() -> Iterator[SoundnessSetting]:
     """Yield the settings of the study, the cheap ones first.
 
     Yields:
         Settings; networks trained for narrow boxes only if they are shipped.
     """
     for net in ("coin", "natural-s0"):
-        yield Setting(net=net, kind="coverage", eps=0.1)
+        yield SoundnessSetting(net=net, kind="coverage", eps=0.1)
     shipped = [f"{name}-s0" for name in _TRAINED if name in checkpoints.names()]
     for net in (*_NETS, *shipped):
-        yield Setting(net=net, kind="interval", eps=8 / 255 if net in shipped else 1e-4)
+        yield SoundnessSetting(net=net, kind="interval", eps=8 / 255 if net in shipped else 1e-4)
     for net in _NETS:
-        yield Setting(net=net, kind="smoothed cosine", eps=0.1)
-        yield Setting(net=net, kind="smoothed cosine", eps=0.5)
-        yield Setting(net=net, kind="smoothed top-k", eps=0.1)
+        yield SoundnessSetting(net=net, kind="smoothed cosine", eps=0.1)
+        yield SoundnessSetting(net=net, kind="smoothed cosine", eps=0.5)
+        yield SoundnessSetting(net=net, kind="smoothed top-k", eps=0.1)
 
 
 def soundness(
@@ -105,11 +106,11 @@ def soundness(
     x, y = chosen.x.to(device), chosen.y.to(device)
     for setting in soundness_settings():
         head = {"net": setting.net, "kind": setting.kind, "eps": f"{setting.eps:.5f}"}
-        key = head | {"images": str(images)}
+        model = nn.Identity() if setting.net == "coin" else checkpoints.load(setting.net).model
+        key = head | {"weights": contents(model), "images": str(images)}
         if _table.in_table(Path(path), key):
             continue
         start = time.perf_counter()
-        model = nn.Identity() if setting.net == "coin" else checkpoints.load(setting.net).model
         found = _KINDS[setting.kind](model.to(device), x, y, eps=setting.eps)
         where = _table.provenance(device, seconds=time.perf_counter() - start)
         made = [key | row | where for row in found]
