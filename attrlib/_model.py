@@ -39,9 +39,8 @@ def logits(
     with ExitStack() as stack:
         if twice and not torch.compiler.is_compiling():
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            if (
-                "torch._dynamo" in sys.modules
-            ):  # else nothing is compiled, and the import takes seconds
+            # Without this module nothing is compiled, and its import takes seconds.
+            if "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
         scores = model(x.clone())
     _check.logits(scores, len(x), y, classes=classes)

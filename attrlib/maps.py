@@ -263,9 +263,8 @@ def _unbeaten(window: list[list[Tensor]], corners: Tensor) -> Tensor:
     for i in sorted(range(side), key=lambda row: abs(row - reach)):
         own = window[reach][reach].index_select(0, corners)[:, None]
         near = window[i][0].unfold(0, side, 1).index_select(0, corners)
-        before = (
-            side if i < reach else reach if i == reach else 0
-        )  # columns that come before the pixel
+        # Columns that come before the pixel.
+        before = side if i < reach else reach if i == reach else 0
         beaten = (near[:, :before] >= own).any(1) | (near[:, before:] > own).any(1)
         corners = corners[~beaten]
     return corners

@@ -1,4 +1,4 @@
-"""The one loop of all attacks, and the memory for the best point it passes."""
+"""The one loop of all attacks that follow a slope, and the memory for the best point it passes."""
 
 import functools
 import inspect

@@ -12,9 +12,8 @@ from attrlib.certificates.volume import Law
 from attrlib.types import Classifier
 
 _BLOCK = 32  # draws of noise at once, whatever the batch size
-_SLACK = (
-    1e-4  # a map longer than the bound by a larger share breaks its promise; below, it is rounding
-)
+# A map longer than the bound by a larger share breaks its promise; below, it is rounding.
+_SLACK = 1e-4
 
 
 def maps(

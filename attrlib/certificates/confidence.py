@@ -20,9 +20,8 @@ BETS = 1024
 """Means that `betting` tries; its bound is one of them, so it is at most a share 1 / BETS too low."""
 
 _LARGEST_BET = 0.9  # share of the capital that may be lost at once
-_TOGETHER = (
-    64  # factors multiplied before a logarithm is taken: the product stays far from 0 and infinity
-)
+# Factors multiplied before a logarithm is taken: the product stays far from 0 and infinity.
+_TOGETHER = 64
 
 
 @runtime_checkable

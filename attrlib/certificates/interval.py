@@ -272,11 +272,16 @@ def _bounds(
         return _rounded(lower, upper, x)
 
 
-def _box(x: Tensor, eps: float) -> Tensor:
-    """The ends of the box, (n, 2, …) in float64."""
+def check_budget(eps: float) -> None:
+    """Raise unless a change of `eps` in each entry leaves something of the image."""
     _check.nonnegative(eps=eps)
     if eps >= 1:
         raise ValueError(f"Expected eps < 1, the whole range of pixels, got {eps!r}")
+
+
+def _box(x: Tensor, eps: float) -> Tensor:
+    """The ends of the box, (n, 2, …) in float64."""
+    check_budget(eps)
     _check.pixels(x=x)
     _check.recording(x)
     reach = eps * (1 + 2 * torch.finfo(x.dtype).eps)  # distances are rounded in the type of x
