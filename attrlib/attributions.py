@@ -172,9 +172,7 @@ def integrated_gradients(
         shares = torch.linspace(*ends, len(part), dtype=x.dtype, device=x.device)
         return torch.lerp(start, x, shares.view(-1, *[1] * x.ndim))
 
-    mean = _passes.mean(
-        partial(_gradient, model), path, y, like=x, count=steps, batch_size=batch_size
-    )
+    mean = _mean_gradient(model, path, y, like=x, count=steps, batch_size=batch_size)
     return (x - start) * mean
 
 
@@ -227,9 +225,7 @@ def smooth_grad(
         noise = torch.stack([_random.normal_like(x, generator=generator) for _ in part])
         return torch.add(x, noise, alpha=sigma)  # x + sigma · noise
 
-    return _passes.mean(
-        partial(_gradient, model), noisy, y, like=x, count=samples, batch_size=batch_size
-    )
+    return _mean_gradient(model, noisy, y, like=x, count=samples, batch_size=batch_size)
 
 
 def uni_grad(
@@ -285,9 +281,7 @@ def uni_grad(
         noise = torch.stack([draw(x, generator=generator) for _ in part])
         return torch.add(x, noise, alpha=radius)  # x + radius · noise
 
-    return _passes.mean(
-        partial(_gradient, model), noisy, y, like=x, count=samples, batch_size=batch_size
-    )
+    return _mean_gradient(model, noisy, y, like=x, count=samples, batch_size=batch_size)
 
 
 def wrap(method: Callable[[Any, Tensor, Tensor], Tensor]) -> Attribution:
@@ -388,6 +382,20 @@ def _gradient(model: Classifier, x: Tensor, y: Tensor, *, look: bool = True) -> 
     with torch.enable_grad():
         total = _target_logit(model, x, y, twice=differentiable, look=look).sum()
     return _model.slope(total, x, create_graph=differentiable)
+
+
+def _mean_gradient(
+    model: Classifier,
+    points: Callable[[range], Tensor],
+    y: Tensor,
+    *,
+    like: Tensor,
+    count: int,
+    batch_size: int | None,
+) -> Tensor:
+    """The mean of the gradients at `count` points, each shaped like `like`."""
+    gradients = partial(_gradient, model)
+    return _passes.mean(gradients, points, y, like=like, count=count, batch_size=batch_size)
 
 
 def _like(a: Tensor, x: Tensor, name: str) -> Tensor:
