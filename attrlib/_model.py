@@ -54,7 +54,7 @@ def decision(model: Classifier, x: Tensor) -> Tensor:
 
 
 def lead(scores: Tensor, label: Tensor) -> Tensor:
-    """Return by how much one class of each row is ahead of all others; of a single logit, of 0."""
+    """Return how far a class is ahead of all others; with one logit, how far it is on its side of 0."""
     if scores.shape[1] == 1:
         return scores[:, 0] * (2 * label - 1)
     column = label[:, None]
