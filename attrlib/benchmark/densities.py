@@ -22,7 +22,7 @@ from attrlib.models import SmallCNN
 from attrlib.recipes import RECIPES, Recipe, planted_blocks
 from attrlib.regularizers import AdversarialCrossEntropy, CrossEntropy, MarginalDensitySmoothing
 from attrlib.training import Loss
-from attrlib.types import Attribution, Classifier
+from attrlib.types import Attack, Attribution, Classifier
 
 IMAGES, EPOCHS, FULL_EPOCHS = 12_000, 2, 2
 PER_CLASS = 10
@@ -279,11 +279,12 @@ def _attacked(
 ) -> Iterator[dict[str, str]]:
     x, y = images.x.to(device), images.y.to(device)
     margin = MarginPGD(ball=LinfBall(eps=EPS), steps=20, step_size=EPS / 8, restarts=2)
-    for name, attack in {
+    opponents: dict[str, Attack] = {
         "pgd": _pgd(EPS, steps=20),
         "margin_pgd": margin,
         "square": Square(eps=EPS, queries=QUERIES),
-    }.items():
+    }
+    for name, attack in opponents.items():
         z = attack(net, x, y, generator=torch.Generator().manual_seed(0))
         yield _row("none", f"{name}_accuracy", training.correct(net, z, y))
     moved = DensityAttack(ball=L2Ball(eps=0.5), steps=20, step_size=0.0625)(net, x, y)

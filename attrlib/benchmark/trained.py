@@ -60,8 +60,7 @@ def recipes(
             checkpoints or images.
     """
     path = Path(path)
-    source = RECIPES["natural"].data
-    plain = [name for name, recipe in RECIPES.items() if recipe.data is source]
+    plain = [name for name, recipe in RECIPES.items() if recipe.data is data.fashion_mnist]
     names = [name for name in plain if name in checkpoints.names()]
     if only is not None:
         for name in only:
