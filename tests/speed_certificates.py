@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from attrlib import attributions, certificates
 from tests.speed_measure import LONGEST, Case, Work, fastest, passes
 
-IMAGES, SAMPLES = 4, 512
+IMAGES, SAMPLES, RADIUS = 4, 512, 4.0
 BOX_LIMITS = {
     torch.float32: 8.0,
     torch.float64: 5.0,
@@ -29,17 +29,21 @@ def certificate_cases(
         bounds: Work = partial(certificates.gradient_bounds, net, images, y, eps=8 / 255)
         bare = partial(passes, net, images, y, times=1)
         name = f"gradient_bounds, {str(dtype).removeprefix('torch.')} images"
-        yield Case(name, len(x), bounds, ("1 passes", bare), limit=limit)
+        yield Case(name, len(x), bounds, ("1 pass", bare), limit=limit)
     few, classes = x[:IMAGES], y[:IMAGES]
     noise = torch.Generator(device=x.device).manual_seed(0)
 
     def drawn(size: int) -> None:
-        """Passes and noise, image by image."""
+        """Passes and noise of the ball, in float64, image by image."""
         for image, label in zip(few, classes, strict=True):
             for part in range(0, SAMPLES, size):
                 shape = (min(size, SAMPLES - part), *image.shape)
-                points = image + torch.randn(shape, generator=noise, device=x.device)
-                passes(model, points, label.expand(len(points)), times=1)
+                step = torch.randn(shape, generator=noise, device=x.device, dtype=torch.float64)
+                share = torch.rand(len(step), generator=noise, device=x.device) ** (
+                    1 / image.numel()
+                )
+                step *= (RADIUS * share / step.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
+                passes(model, (image + step).to(x), label.expand(len(step)), times=1)
 
     best = fastest({size: partial(drawn, size) for size in rows}, device=x.device)
     for interval in (certificates.betting, certificates.bernstein):
@@ -49,7 +53,7 @@ def certificate_cases(
             model,
             few,
             classes,
-            radius=4.0,
+            radius=RADIUS,
             eps=0.1,
             samples=SAMPLES,
             alpha=0.001,
