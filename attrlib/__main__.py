@@ -3,7 +3,7 @@
 import argparse
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -108,7 +108,8 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         default="full",
-        help="full or embedded Fashion-MNIST, or a folder of images as SPLIT/CLASS/IMAGE (default: full)",
+        help="full or embedded Fashion-MNIST, in the form that the recipe is for, or a folder of images "
+        "as SPLIT/CLASS/IMAGE (default: full)",
     )
     _machine(parser)
 
@@ -157,7 +158,7 @@ def _train(options: argparse.Namespace) -> None:
     for file in (path, options.log):
         if file is not None:
             _files.ready(file)
-    splits = _splits(options.data)
+    splits = _splits(options.data, recipe.data)
     made = recipes.fit(
         recipe,
         path,
@@ -179,8 +180,10 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     device = _device(options)
-    model = checkpoints.load(options.checkpoint).model
-    images = _splits(options.data, only=options.split)[options.split]
+    found = checkpoints.load(options.checkpoint)
+    model, recipe = found.model, recipes.RECIPES.get(found.recipe["name"])
+    source = data.fashion_mnist if recipe is None else recipe.data
+    images = _splits(options.data, source, only=options.split)[options.split]
     if len(images.classes) != model.settings["classes"]:
         raise ValueError(
             f"Expected --data with the {model.settings['classes']} classes of the checkpoint, "
@@ -206,10 +209,12 @@ def _device(options: argparse.Namespace) -> torch.device:
         ) from error
 
 
-def _splits(name: str, *, only: data.Split | None = None) -> dict[str, data.Images]:
+def _splits(
+    name: str, source: Callable[..., data.Images], *, only: data.Split | None = None
+) -> dict[str, data.Images]:
     wanted: tuple[data.Split, ...] = (only,) if only else ("train", "val", "test")
     if name in ("full", "embedded"):
-        return {split: data.fashion_mnist(split, full=name == "full") for split in wanted}
+        return {split: source(split, full=name == "full") for split in wanted}
     folders = {split: Path(name) / split for split in wanted}
     present = {split: folder for split, folder in folders.items() if folder.is_dir()}
     if (only or "train") not in present:

@@ -19,6 +19,7 @@ from attrlib.benchmark.certificate_soundness import (
     soundness,
     soundness_settings,
 )
+from attrlib.benchmark.densities import DensityRun, density, density_recipe, density_runs
 from attrlib.benchmark.imagenet import (
     LENS_K,
     LensSetting,
@@ -28,6 +29,7 @@ from attrlib.benchmark.imagenet import (
 )
 from attrlib.benchmark.methods import Variant, frontier, variants
 from attrlib.benchmark.trained import BUDGETS, calibration_error, recipes
+from attrlib.benchmark.transferred import transfer, transfer_targets
 
 __all__ = [
     "ADVERSARIES",
@@ -36,12 +38,16 @@ __all__ = [
     "LENS_K",
     "OBJECTIVES",
     "RADIUS",
+    "DensityRun",
     "K",
     "LensSetting",
     "Setting",
     "SoundnessSetting",
     "Variant",
     "calibration_error",
+    "density",
+    "density_recipe",
+    "density_runs",
     "frontier",
     "imagenet_accuracy",
     "imagenet_lens",
@@ -52,5 +58,7 @@ __all__ = [
     "soundness_settings",
     "strength",
     "strength_settings",
+    "transfer",
+    "transfer_targets",
     "variants",
 ]

@@ -33,7 +33,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from attrlib import _check, _model, _passes
+from attrlib import _check, _model, _passes, _shape
 from attrlib.certificates._rules import RULES
 from attrlib.certificates._trace import Box, NoBoundsError, Tape, named, roundoff
 from attrlib.types import Classifier, Inputs, Labels, Logits
@@ -293,6 +293,6 @@ def _rounded(lower: Tensor, upper: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Bounds in the type of `x`, with room for maps that are computed in less than float64."""
     if x.dtype != _EXACT:
         largest = torch.maximum(lower.abs(), upper.abs()).flatten(1).amax(1)
-        room = _SHORT * roundoff(x.dtype) * largest.view(-1, *[1] * (lower.ndim - 1))
+        room = _SHORT * roundoff(x.dtype) * _shape.wide(largest, lower)
         lower, upper = lower - room, upper + room
     return lower.to(x.dtype), upper.to(x.dtype)

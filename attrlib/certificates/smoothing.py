@@ -105,8 +105,7 @@ def certify(
     _check.nonnegative(eps=eps)
     _check.unit_interval(alpha=alpha)
     _check.count(samples=samples, low=2)
-    if batch_size is not None:
-        _check.count(batch_size=batch_size)
+    _check.batch_size(batch_size)
     if isinstance(law, UniformBall):
         geometry.check_balls(eps=eps, radius=law.radius)
     numbers = range(len(x)) if index is None else [int(i) for i in index]
@@ -234,8 +233,7 @@ def smoothed(
     """
     law = _law(radius, sigma)
     _check.count(samples=samples)
-    if batch_size is not None:
-        _check.count(batch_size=batch_size)
+    _check.batch_size(batch_size)
 
     def mean_map(
         model: Classifier, x: Tensor, y: Tensor, /, *, generator: torch.Generator | None = None
@@ -248,11 +246,7 @@ def smoothed(
         def g(rows: Tensor, labels: Tensor, *, look: bool) -> Tensor:
             return attribution(model, rows, labels, generator=generator)
 
-        total: Tensor | None = None
-        for stack in _passes.passes(g, noisy, y, like=x, count=samples, batch_size=batch_size):
-            total = stack.sum(0) if total is None else total + stack.sum(0)
-        assert total is not None
-        return total / samples
+        return _passes.mean(g, noisy, y, like=x, count=samples, batch_size=batch_size)
 
     return mean_map
 

@@ -53,9 +53,8 @@ class IntervalBounds:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        _check.nonnegative(eps=self.eps, prediction=self.prediction, maps=self.maps)
-        if self.eps >= 1:
-            raise ValueError(f"Expected eps < 1, the whole range of pixels, got {self.eps!r}")
+        interval.check_budget(self.eps)
+        _check.nonnegative(prediction=self.prediction, maps=self.maps)
 
     def at(self, done: float) -> "IntervalBounds":
         """Return the term for a share of the training steps done, in [0, 1].
