@@ -45,9 +45,9 @@ def narrow(net: str) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), NARROW[net], nn.Linear(24, 3))
 
 
-def against(kind: Callable[..., Rows], net: str, **options: Any) -> Rows:
-    """Four images, the quick suite, and fewer random adversaries."""
-    images, labels = oracles.images(4), oracles.labels(4)
+def against(kind: Callable[..., Rows], net: str, *, count: int = 4, **options: Any) -> Rows:
+    """Some images, the quick suite, and fewer random adversaries."""
+    images, labels = oracles.images(count), oracles.labels(count)
     model = narrow(net) if kind is intervals else NETS[net]()
     return kind(model, images, labels, **({"adversaries": 400} | options))
 
@@ -88,11 +88,11 @@ def test_no_attack_leaves_the_box(net: str, eps: float) -> None:
     sound(rows)
     assert all(row["allowed"] == "0" for row in rows)
     assert 0.1 < float(rows[1]["certified"]) <= float(rows[1]["attacked"])
-    assert 0.1 < float(rows[2]["certified"]) < float(rows[2]["attacked"]) < 1
+    assert 0.1 < float(rows[2]["certified"]) < float(rows[2]["attacked"]) <= 1
 
 
 def test_bounds_of_lengths_fail_no_more_often_than_alpha() -> None:
-    rows = coverage(nn.Identity(), oracles.images(1), oracles.labels(1), eps=0.1, repetitions=150)
+    rows = coverage(nn.Identity(), oracles.images(1), oracles.labels(1), eps=0.1, repetitions=60)
     assert [row["certificate"] for row in rows] == [
         *("length, betting", "length, bernstein", "length, hoeffding"),
     ]
@@ -107,22 +107,22 @@ def test_bounds_of_lengths_fail_no_more_often_than_alpha() -> None:
 
 
 def test_false_promises_by_smoothing_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    ask = functools.partial(against, net="relu", eps=0.5, samples=300)
+    ask = functools.partial(against, net="relu", count=2, eps=0.5, samples=300)
     with monkeypatch.context() as patch:
         much = lambda self, eps: torch.full_like(self.norm, 0.99999)  # noqa: E731
         patch.setattr(certificates.Certificate, "cosine", much)
         patch.setattr(certificates.Certificate, "released", much)
-        assert [row["violations"] for row in ask(smoothed_cosine)] == ["4", "4"]
+        assert [row["violations"] for row in ask(smoothed_cosine)] == ["2", "2"]
     with monkeypatch.context() as patch:
         quoted = functools.partial(certificates.worst_cosine, method="quoted")
         patch.setattr(certificates, "worst_cosine", quoted)
-        (row, _) = against(smoothed_cosine, "relu", eps=0.3, samples=300, adversaries=3000)
+        (row, _) = against(smoothed_cosine, "relu", count=1, eps=0.3, samples=300, adversaries=3000)
         assert int(row["random_violations"]) > 10  # the formula as it is usually quoted
     with monkeypatch.context() as patch:
         exact = lambda self, eps: (self.mean, self.mean)  # noqa: E731
         patch.setattr(certificates.Certificate, "entries", exact)
         (row,) = ask(smoothed_topk, k=9)
-        assert row["violations"] == "4"
+        assert row["violations"] == "2"
 
 
 def test_boxes_that_are_too_narrow_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_bounds_that_are_too_high_are_found(monkeypatch: pytest.MonkeyPatch) -> 
         return torch.cat([*values]).mean(0)
 
     monkeypatch.setattr(certificate_soundness, "_INTERVALS", (mean,))
-    (row,) = coverage(nn.Identity(), oracles.images(1), oracles.labels(1), eps=0.1, repetitions=150)
+    (row,) = coverage(nn.Identity(), oracles.images(1), oracles.labels(1), eps=0.1, repetitions=60)
     assert int(row["violations"]) > int(row["allowed"])
 
 
