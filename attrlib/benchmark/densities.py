@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attrlib import _check, attacks, attributions, data, energy, maps, metrics, training
+from attrlib import _check, attributions, data, energy, maps, metrics, training
 from attrlib.attacks import PGD, DensityAttack, L2Ball, LinfBall, MarginPGD, RandomSign, Square
 from attrlib.attributions import wrap
 from attrlib.benchmark import _table, cells
@@ -22,7 +22,7 @@ from attrlib.models import SmallCNN
 from attrlib.recipes import RECIPES, Recipe, planted_blocks
 from attrlib.regularizers import AdversarialCrossEntropy, CrossEntropy, MarginalDensitySmoothing
 from attrlib.training import Loss
-from attrlib.types import Attribution, Classifier
+from attrlib.types import Attack, Attribution, Classifier
 
 IMAGES, EPOCHS, FULL_EPOCHS = 12_000, 2, 2
 PER_CLASS = 10
@@ -174,7 +174,7 @@ def _loss(run: DensityRun) -> Loss:
         )
     if run.term == "none":
         return Loss(terms={"cross_entropy": CrossEntropy()}, weights=weights)
-    attack: attacks.RandomSign | PGD = RandomSign(eps=run.strength)
+    attack: Attack = RandomSign(eps=run.strength)
     if run.term == "adversarial":
         attack = _pgd(run.strength, steps=7)
     return Loss(terms={"cross_entropy": AdversarialCrossEntropy()}, weights=weights, attack=attack)
@@ -279,11 +279,12 @@ def _attacked(
 ) -> Iterator[dict[str, str]]:
     x, y = images.x.to(device), images.y.to(device)
     margin = MarginPGD(ball=LinfBall(eps=EPS), steps=20, step_size=EPS / 8, restarts=2)
-    for name, attack in {
+    chosen: dict[str, Attack] = {
         "pgd": _pgd(EPS, steps=20),
         "margin_pgd": margin,
         "square": Square(eps=EPS, queries=QUERIES),
-    }.items():
+    }
+    for name, attack in chosen.items():
         z = attack(net, x, y, generator=torch.Generator().manual_seed(0))
         yield _row("none", f"{name}_accuracy", training.correct(net, z, y))
     moved = DensityAttack(ball=L2Ball(eps=0.5), steps=20, step_size=0.0625)(net, x, y)

@@ -60,8 +60,8 @@ def recipes(
             checkpoints or images.
     """
     path = Path(path)
-    source = RECIPES["natural"].data
-    plain = [name for name, recipe in RECIPES.items() if recipe.data is source]
+    fashion = RECIPES["natural"].data
+    plain = [name for name, recipe in RECIPES.items() if recipe.data is fashion]
     names = [name for name in plain if name in checkpoints.names()]
     if only is not None:
         for name in only:
