@@ -64,7 +64,7 @@ _GRIDS: Mapping[str, Sequence[float]] = {
     "centered": (0.1, 0.3, 1.0, 3.0),
     "conditional": (0.1, 0.3, 1.0, 3.0),
     "noise": (0.1, 0.2),
-    "adversarial": (0.05, 0.1),
+    "adversarial": (0.01, 0.02, 0.05, 0.1),
 }
 _MATCHED: Mapping[str, float] = {  # weights that cost about one point of accuracy
     "none": 0.0, "marginal": 1.0, "joint": 0.3, "centered": 1.0, "conditional": 0.3,
