@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attrlib import _check, attacks, attributions, data, energy, maps, metrics, training
+from attrlib import _check, attributions, data, energy, maps, metrics, training
 from attrlib.attacks import PGD, DensityAttack, L2Ball, LinfBall, MarginPGD, RandomSign, Square
 from attrlib.attributions import wrap
 from attrlib.benchmark import _table, cells
@@ -64,7 +64,7 @@ _GRIDS: Mapping[str, Sequence[float]] = {
     "centered": (0.1, 0.3, 1.0, 3.0),
     "conditional": (0.1, 0.3, 1.0, 3.0),
     "noise": (0.1, 0.2),
-    "adversarial": (0.05, 0.1),
+    "adversarial": (0.01, 0.02, 0.05, 0.1),
 }
 _MATCHED: Mapping[str, float] = {  # weights that cost about one point of accuracy
     "none": 0.0, "marginal": 1.0, "joint": 0.3, "centered": 1.0, "conditional": 0.3,
@@ -174,7 +174,7 @@ def _loss(run: DensityRun) -> Loss:
         )
     if run.term == "none":
         return Loss(terms={"cross_entropy": CrossEntropy()}, weights=weights)
-    attack: attacks.RandomSign | PGD = RandomSign(eps=run.strength)
+    attack: Attack = RandomSign(eps=run.strength)
     if run.term == "adversarial":
         attack = _pgd(run.strength, steps=7)
     return Loss(terms={"cross_entropy": AdversarialCrossEntropy()}, weights=weights, attack=attack)
