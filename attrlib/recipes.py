@@ -257,7 +257,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 source="Width of the box of gradient maps of a smooth network, after the idea of Wicker "
                 "et al. 2023; the weight lies between two of four tried in short runs on the "
                 "validation split. A part for predictions beside it cost three points of accuracy "
-                "there, or more.",
+                "there, or more. Most of its bright pixels lie on the black background.",
             ),
             _smooth_surface("weak", 0.01),
             _smooth_surface("medium", 0.1),
