@@ -3,13 +3,13 @@
 import argparse
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from attrlib import _files, checkpoints, data, recipes, training
-from attrlib.commands import attack, bench, report
+from attrlib.commands import attack, bench, certify, rows
 from attrlib.training.parallel import leads
 
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except (ValueError, OSError, ImportError) as error:
-        print(f"attrlib {options.command}: {report.line(error)}", file=sys.stderr)
+        print(f"attrlib {options.command}: {rows.line(error)}", file=sys.stderr)
         return 2
     except (
         TypeError,
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         MemoryError,
     ) as error:  # of libraries, more often than of users
         kind = type(error).__name__
-        print(f"attrlib {options.command}: {kind}: {report.line(error)}", file=sys.stderr)
+        print(f"attrlib {options.command}: {kind}: {rows.line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"attrlib {options.command}: stopped{options.kept}", file=sys.stderr)
@@ -79,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
         run=lambda options: attack.run(options, device=_device(options)), kept=_KEPT.format("batch")
     )
 
+    prove = commands.add_parser("certify", help="prove how far explanations of images can change")
+    certify.add_options(prove)
+    _machine(prove)
+    prove.set_defaults(
+        run=lambda options: certify.run(options, device=_device(options)),
+        kept=_KEPT.format("batch"),
+    )
+
     study = commands.add_parser("bench", help="measure what the book reads from results/")
     bench.add_options(study, machine=_machine)
     study.set_defaults(
@@ -100,7 +108,8 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         default="full",
-        help="full or embedded Fashion-MNIST, or a folder of images as SPLIT/CLASS/IMAGE (default: full)",
+        help="full or embedded Fashion-MNIST, in the form that the recipe is for, or a folder of images "
+        "as SPLIT/CLASS/IMAGE (default: full)",
     )
     _machine(parser)
 
@@ -149,7 +158,7 @@ def _train(options: argparse.Namespace) -> None:
     for file in (path, options.log):
         if file is not None:
             _files.ready(file)
-    splits = _splits(options.data)
+    splits = _splits(options.data, recipe.data)
     made = recipes.fit(
         recipe,
         path,
@@ -171,8 +180,10 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     device = _device(options)
-    model = checkpoints.load(options.checkpoint).model
-    images = _splits(options.data, only=options.split)[options.split]
+    found = checkpoints.load(options.checkpoint)
+    model, recipe = found.model, recipes.RECIPES.get(found.recipe["name"])
+    source = data.fashion_mnist if recipe is None else recipe.data
+    images = _splits(options.data, source, only=options.split)[options.split]
     if len(images.classes) != model.settings["classes"]:
         raise ValueError(
             f"Expected --data with the {model.settings['classes']} classes of the checkpoint, "
@@ -198,10 +209,12 @@ def _device(options: argparse.Namespace) -> torch.device:
         ) from error
 
 
-def _splits(name: str, *, only: data.Split | None = None) -> dict[str, data.Images]:
+def _splits(
+    name: str, source: Callable[..., data.Images], *, only: data.Split | None = None
+) -> dict[str, data.Images]:
     wanted: tuple[data.Split, ...] = (only,) if only else ("train", "val", "test")
     if name in ("full", "embedded"):
-        return {split: data.fashion_mnist(split, full=name == "full") for split in wanted}
+        return {split: source(split, full=name == "full") for split in wanted}
     folders = {split: Path(name) / split for split in wanted}
     present = {split: folder for split, folder in folders.items() if folder.is_dir()}
     if (only or "train") not in present:

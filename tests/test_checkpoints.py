@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from attrlib import attributions, checkpoints
-from attrlib.data import fashion_mnist
 from attrlib.models import SmallCNN, with_softplus
+from attrlib.recipes import RECIPES
 from attrlib.regularizers import CrossEntropy
 from attrlib.training import correct, evaluate
 from tests import oracles
@@ -186,8 +186,9 @@ def test_every_shipped_file_loads_and_says_where_it_comes_from(name: str) -> Non
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_accuracy_is_what_the_file_says(name: str) -> None:
-    """On the embedded test images, a fifth of the full test set."""
-    found, images = checkpoints.load(name), fashion_mnist("test")
+    """On the embedded test images of its recipe, a fifth of the full test set."""
+    found = checkpoints.load(name)
+    images = RECIPES[found.recipe["name"]].data("test")
     hits = evaluate(found.model, images, {"correct": correct})["correct"]
     claimed = found.metrics["test_accuracy"]
     assert abs(float(hits.mean()) - claimed) < 5 * math.sqrt(claimed * (1 - claimed) / len(images))

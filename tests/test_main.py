@@ -5,7 +5,7 @@ import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -104,8 +104,7 @@ def test_train_and_evaluate_on_a_folder(
 def test_train_on_the_embedded_data(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = data.fashion_mnist
-    monkeypatch.setattr(data, "fashion_mnist", lambda split, full=False: whole(split)[:16])
+    _few_images(monkeypatch)
     assert main(["train", "natural", "--data", "embedded", "--out", "a.safetensors"]) == 0
     assert "val_accuracy" in capsys.readouterr().out
     assert main(["train", "natural", "--data", "full", "--out", "b.safetensors"]) == 0
@@ -116,6 +115,32 @@ def test_train_on_the_embedded_data(
     monkeypatch.setattr(checkpoints, "load", lambda _: again)
     assert main(["train", "natural", "--data", "full", "--out", "c.safetensors"]) == 0
     assert "Identical to the shipped checkpoint, bit for bit." in capsys.readouterr().out
+
+
+def test_a_recipe_and_its_checkpoint_bring_their_own_images(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _few_images(monkeypatch)
+    assert main(["train", "natural-block", "--data", "embedded", "--out", "a.safetensors"]) == 0
+    found = checkpoints.load("a.safetensors")
+    assert found.model.settings["size"] == (56, 28)
+    test = recipes.planted_blocks("test")[:16]
+    assert found.recipe["data"]["test"] == [16, data.fingerprint(test)]
+    capsys.readouterr()
+    assert main(["evaluate", "a.safetensors", "--data", "embedded"]) == 0
+    assert f"accuracy {found.metrics['test_accuracy']:.4f} ± " in capsys.readouterr().out
+
+
+def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every recipe gets the first 16 of its images, the embedded ones where it asks for all."""
+
+    def few(
+        source: Callable[[data.Split], data.Images],
+    ) -> Callable[[data.Split, bool], data.Images]:
+        return lambda split, full=False: source(split)[:16]  # type: ignore[misc]
+
+    changed = {name: replace(r, data=few(r.data)) for name, r in recipes.RECIPES.items()}
+    monkeypatch.setattr(recipes, "RECIPES", MappingProxyType(changed))
 
 
 def test_training_starts_from_a_checkpoint_and_keeps_a_log(
@@ -236,7 +261,13 @@ def test_malformed_commands(
 
 @pytest.mark.parametrize(
     "command",
-    [[], *map(str.split, ("data", "train", "evaluate", "attack", "bench", "bench strength"))],
+    [
+        [],
+        *map(
+            str.split,
+            ("data", "train", "evaluate", "attack", "certify", "bench", "bench soundness"),
+        ),
+    ],
 )
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -8,7 +8,7 @@ import torch
 from attrlib import checkpoints, recipes
 from attrlib.data import Images, fashion_mnist
 from attrlib.models import SmallCNN
-from attrlib.recipes import RECIPES, Recipe, fit
+from attrlib.recipes import RECIPES, Recipe, fit, planted_blocks
 from attrlib.regularizers import CrossEntropy
 from attrlib.training import Loss, TrainConfig, correct, evaluate
 
@@ -120,6 +120,19 @@ def test_every_recipe_is_named_frozen_and_can_be_described() -> None:
         assert checkpoints.describe(recipe.loss)
     with pytest.raises(TypeError):
         RECIPES["mine"] = TINY
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_blocks_are_tossed_once_and_differently_in_each_split() -> None:
+    once, again, other = (planted_blocks(split) for split in ("train", "train", "test"))
+    assert torch.equal(once.x, again.x)
+    count = len(other)
+    assert not torch.equal(once.null[:count], other.null)
+    assert torch.equal(other.y, fashion_mnist("test").y)
+    assert RECIPES["natural-block"].data is RECIPES["density-block"].data is planted_blocks
+    assert RECIPES["density"].data is fashion_mnist
+    with pytest.raises(ValueError, match="Expected split to be one of train, val, test, got 'all'"):
+        planted_blocks("all")  # type: ignore[arg-type]
 
 
 def test_every_shipped_checkpoint_has_its_recipe() -> None:

@@ -12,6 +12,14 @@ from attrlib.benchmark.attack_strength import (
     strength,
     strength_settings,
 )
+from attrlib.benchmark.certificate_soundness import (
+    ADVERSARIES,
+    RADIUS,
+    SoundnessSetting,
+    soundness,
+    soundness_settings,
+)
+from attrlib.benchmark.densities import DensityRun, density, density_recipe, density_runs
 from attrlib.benchmark.imagenet import (
     LENS_K,
     LensSetting,
@@ -24,21 +32,30 @@ from attrlib.benchmark.trained import BUDGETS, calibration_error, recipes
 from attrlib.benchmark.transferred import transfer, transfer_targets
 
 __all__ = [
+    "ADVERSARIES",
     "ATTRIBUTIONS",
     "BUDGETS",
     "LENS_K",
     "OBJECTIVES",
+    "RADIUS",
+    "DensityRun",
     "K",
     "LensSetting",
     "Setting",
+    "SoundnessSetting",
     "Variant",
     "calibration_error",
+    "density",
+    "density_recipe",
+    "density_runs",
     "frontier",
     "imagenet_accuracy",
     "imagenet_lens",
     "lens_settings",
     "provenance",
     "recipes",
+    "soundness",
+    "soundness_settings",
     "strength",
     "strength_settings",
     "transfer",

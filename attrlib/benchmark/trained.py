@@ -34,7 +34,7 @@ def recipes(
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> None:
-    """Measure every recipe of which checkpoints are shipped, all its seeds at once.
+    """Measure every recipe for Fashion-MNIST of which checkpoints are shipped, all its seeds at once.
 
     Of each network: accuracy, PGD-20 accuracy at ε = 0.1, confidence, calibration error and the largest
     eigenvalue of the loss Hessian, on the embedded test images; the cost of a training step beside an
@@ -51,15 +51,17 @@ def recipes(
     Args:
         path: Table to write, or to go on with.
         points: Folder of the points found, which later scores are read from.
-        only: Recipes to measure; None takes all that are shipped.
+        only: Recipes to measure; None takes all for Fashion-MNIST that are shipped.
         device: Where to compute.
         progress: Print each part as it is done.
 
     Raises:
-        ValueError: If a recipe is not shipped, or the table has rows of other checkpoints or images.
+        ValueError: If a recipe is not shipped or for other data, or the table has rows of other
+            checkpoints or images.
     """
     path = Path(path)
-    names = [name for name in RECIPES if name in checkpoints.names()]
+    plain = [name for name, recipe in RECIPES.items() if recipe.data is data.fashion_mnist]
+    names = [name for name in plain if name in checkpoints.names()]
     if only is not None:
         for name in only:
             _check.one_of(names, only=name)
@@ -252,15 +254,7 @@ def _over_seeds(quantity: str, values: Tensor) -> dict[str, str]:
 def _row(
     seed: str, quantity: str, count: int, value: float, ends: tuple[float, float] | None = None
 ) -> dict[str, str]:
-    low, high = (f"{end:.4f}" for end in ends) if ends else ("", "")
-    return {
-        "seed": seed,
-        "quantity": quantity,
-        "images": str(count),
-        "value": f"{value:.4f}",
-        "low": low,
-        "high": high,
-    }
+    return {"seed": seed} | _table.measured(quantity, count, value, ends)
 
 
 def _mean(values: Tensor) -> float:

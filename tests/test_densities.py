@@ -1,0 +1,151 @@
+"""The study of densities: each run is what its words say, and its rows are what one would compute."""
+
+import csv
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from attrlib import attributions, data, energy, maps, metrics, training
+from attrlib.__main__ import main
+from attrlib.benchmark import DensityRun, densities, density, density_recipe, density_runs
+from attrlib.recipes import RECIPES, planted_blocks
+from tests import oracles
+
+_BLOCK = DensityRun(images="block", term="centered", strength=0.3)
+_MARK = DensityRun(images="spurious 0.5", term="noise", strength=0.1, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two runs, few images, one pass."""
+
+    @cache
+    def few(name: str, split: data.Split) -> data.Images:
+        if name == "block":
+            return planted_blocks(split)[::10][:300]
+        images = data.spurious_fashion(
+            split, amplitude=0.5, alignment=0.5, generator=oracles.seeded(0)
+        )
+        return images[:300] if split == "train" else images
+
+    monkeypatch.setattr(densities, "_images", few)
+    monkeypatch.setattr(densities, "density_runs", lambda: iter([_BLOCK, _MARK]))
+    for name in ("EPOCHS", "PER_CLASS"):
+        monkeypatch.setattr(densities, name, 1)
+    monkeypatch.setattr(densities, "QUERIES", 3)
+    threads = torch.get_num_threads()
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _rows(path: Path, **where: str) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if where.items() <= row.items()]
+
+
+def _value(path: Path, **where: str) -> float:
+    (row,) = _rows(path, **where)
+    return float(row["value"])
+
+
+def test_rows_are_what_one_would_compute(tmp_path: Path) -> None:
+    path = tmp_path / "density.csv"
+    density(path)
+    for run in (_BLOCK, _MARK):
+        train, val = (densities._images(run.images, split) for split in ("train", "val"))
+        recipe = density_recipe(run)
+        weights, order = (oracles.seeded(2 * run.seed + i) for i in range(2))
+        net = recipe.model(size=train.x.shape[2:], generator=weights)
+        training.train(net, train, recipe.loss, config=recipe.config, generator=order)
+        hits = training.evaluate(net, val, {"right": training.correct})["right"]
+        where = {"images": run.images, "map": "none"}
+        assert _value(path, quantity="accuracy", **where) == pytest.approx(
+            float(hits.mean()), abs=1e-4
+        )
+        if isinstance(val, data.Shortcuts):
+            conflict = float(hits[~val.aligned].mean())
+            found = _value(path, quantity="conflict_accuracy", **where)
+            assert found == pytest.approx(conflict, abs=1e-4)
+            continue
+        chosen = densities.cells.listed(val, per_class=1)
+        assert isinstance(chosen, data.Blocks)
+        for name, model in (("gradient", net), ("gradient, gauge fixed", energy.GaugeFixed(net))):
+            heat = maps.to_heatmap(attributions.gradient(model, chosen.x, chosen.y))
+            leak = metrics.leakage(heat, region=chosen.null).mean().item()
+            assert _value(path, map=name, quantity="leakage") == pytest.approx(leak, abs=1e-4)
+        shares = [float(row["value"]) for row in _rows(path, quantity="topk_leakage")]
+        assert len(shares) == 2 * len(densities.MAPS)
+        assert all(0 <= share <= 1 for share in shares)
+
+
+def test_occlusion_of_a_linear_model_is_weight_times_pixel_summed_over_each_cell() -> None:
+    x = oracles.images(2, size=8).float()
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    y = torch.tensor([0, 2])
+    parts = (model[1].weight[y].reshape(2, 1, 8, 8) * x).detach()
+    cells = torch.nn.functional.avg_pool2d(parts, 4) * 16
+    expected = cells.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    torch.testing.assert_close(densities.occlusion(model, x, y), expected)
+
+
+def test_crops_are_pieces_of_the_photographs() -> None:
+    whole = data.photographs(size=224).x.mean(1)
+    tiles = densities.crops(known_size=(56, 28))
+    assert tiles.shape == (5 * 4 * 8, 1, 56, 28)
+    assert torch.equal(tiles[0, 0], whole[0, :56, :28])
+    assert torch.equal(tiles[-1, 0], whole[-1, -56:, -28:])
+
+
+def test_a_second_call_makes_nothing_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "density.csv"
+    density(path, only=["block"], progress=True)
+    assert {row["images"] for row in _rows(path)} == {"block"}
+    first = path.read_bytes()
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", never)
+        density(path, only=["block"], progress=True)
+        assert path.read_bytes() == first
+        with pytest.raises(AssertionError, match="trained again"):
+            density(path)
+    assert capsys.readouterr().out.count("block short centered") == 1
+
+
+def test_a_set_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Expected only to be one of block, spurious 0\.5, got"):
+        density(tmp_path / "density.csv", only=["blocks"])
+    with pytest.raises(ValueError, match=r"Expected term to be one of none, .*, got 'both'"):
+        density_recipe(DensityRun(images="block", term="both"))
+
+
+def test_the_command_writes_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "density.csv"
+    main(["bench", "density", "--only", "block", "--out", str(path)])
+    assert {row["count"] for row in _rows(path, map="occlusion")} == {"10"}
+
+
+def test_every_run_is_another_and_trains_what_it_says() -> None:
+    runs = list(density_runs())
+    assert len(set(runs)) == len(runs)
+    for run in runs:
+        recipe = density_recipe(run)
+        whole = run.length == "full" and run.images == "fashion"
+        assert (recipe.config == RECIPES["softplus"].config) == whole
+        penalty = recipe.loss.terms.get("penalty")
+        assert (penalty is not None) == (run.term in densities.DENSITIES)
+        if penalty is not None:
+            assert recipe.loss.weights["penalty"] == run.strength
+            assert penalty.density is densities.DENSITIES[run.term]  # type: ignore[attr-defined]
+        elif run.term != "none":
+            attack = recipe.loss.attack
+            eps = attack.eps if run.term == "noise" else attack.ball.eps  # type: ignore[union-attr]
+            assert eps == run.strength
