@@ -61,9 +61,11 @@ speed: setup  ## measure how fast attributions and attacks are, and what terms o
 	$(BIN)/python -m tests.speed_terms
 	$(BIN)/python -m tests.speed
 
-bench: setup  ## measure attacks and shipped networks; adds what is missing in results/ (hours)
+bench: setup  ## measure attacks, networks and certificates; adds what is missing in results/ (hours)
 	$(BIN)/python -m attrlib bench strength
 	$(BIN)/python -m attrlib bench recipes
+	$(BIN)/python -m attrlib bench transfer
+	$(BIN)/python -m attrlib bench soundness
 
 refute: setup  ## measure what an independent attack finds below the suite (10 minutes)
 	$(BIN)/python -m tests.refute

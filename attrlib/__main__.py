@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from attrlib import _files, checkpoints, data, recipes, training
-from attrlib.commands import attack, bench, report
+from attrlib.commands import attack, bench, certify, rows
 from attrlib.training.parallel import leads
 
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except (ValueError, OSError, ImportError) as error:
-        print(f"attrlib {options.command}: {report.line(error)}", file=sys.stderr)
+        print(f"attrlib {options.command}: {rows.line(error)}", file=sys.stderr)
         return 2
     except (
         TypeError,
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         MemoryError,
     ) as error:  # of libraries, more often than of users
         kind = type(error).__name__
-        print(f"attrlib {options.command}: {kind}: {report.line(error)}", file=sys.stderr)
+        print(f"attrlib {options.command}: {kind}: {rows.line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"attrlib {options.command}: stopped{options.kept}", file=sys.stderr)
@@ -77,6 +77,14 @@ def _parser() -> argparse.ArgumentParser:
     _machine(change)
     change.set_defaults(
         run=lambda options: attack.run(options, device=_device(options)), kept=_KEPT.format("batch")
+    )
+
+    prove = commands.add_parser("certify", help="prove how far explanations of images can change")
+    certify.add_options(prove)
+    _machine(prove)
+    prove.set_defaults(
+        run=lambda options: certify.run(options, device=_device(options)),
+        kept=_KEPT.format("batch"),
     )
 
     study = commands.add_parser("bench", help="measure what the book reads from results/")

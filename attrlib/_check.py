@@ -30,6 +30,12 @@ def count(*, low: int = 1, high: int | None = None, **values: int) -> None:
             raise ValueError(f"Expected {name} to be an integer {limits}, got {value!r}")
 
 
+def batch_size(batch_size: int | None) -> None:
+    """Raise unless the number of rows of a pass is an integer above zero, or None."""
+    if batch_size is not None:
+        count(batch_size=batch_size)
+
+
 def unit_interval(**values: float) -> None:
     """Raise unless every value lies strictly between 0 and 1."""
     for name, value in values.items():
@@ -100,14 +106,28 @@ def same_shape(**tensors: Tensor) -> None:
 def labelled(x: Tensor, y: Tensor) -> None:
     """Raise unless `x` is a finite batch and `y` one int64 label for each of its rows."""
     floating(x=x)
-    if not isinstance(y, Tensor) or y.dtype != torch.int64:
-        kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
-        raise TypeError(f"Expected y to be an int64 tensor, got {kind}")
-    if y.shape != (len(x),):
-        raise ValueError(f"Expected y of shape ({len(x)},), got {tuple(y.shape)}")
+    labels(len(x), y=y)
     if y.device != x.device:
         raise ValueError(f"Expected y on the device of x, {x.device}, got {y.device}")
     finite(x=x)
+
+
+def labels(n: int, **tensors: Tensor) -> None:
+    """Raise unless every tensor is int64 of shape (n,)."""
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or tensor.dtype != torch.int64:
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"Expected {name} to be an int64 tensor, got {kind}")
+        if tensor.shape != (n,):
+            raise ValueError(f"Expected {name} of shape ({n},), got {tuple(tensor.shape)}")
+
+
+def boolean(**tensors: Tensor) -> None:
+    """Raise unless every tensor is boolean."""
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or tensor.dtype != torch.bool:
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"Expected {name} to be a boolean tensor, got {kind}")
 
 
 def recording(x: Tensor) -> None:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from attrlib import _shape
+
 
 def level(a: Tensor) -> Tensor:
     """Return each row times the power of two that brings its largest entry to between 1/2 and 1.
@@ -16,5 +18,5 @@ def level(a: Tensor) -> Tensor:
     first = -exponent // 2  # in two steps, since the whole power need not exist
     for power in (first, -exponent - first):
         factor = torch.ldexp(torch.ones_like(power, dtype=a.dtype), power)
-        a = a * factor.view(-1, *[1] * (a.ndim - 1))
+        a = a * _shape.wide(factor, a)
     return a

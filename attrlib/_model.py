@@ -4,7 +4,7 @@ import copy
 import functools
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -39,9 +39,8 @@ def logits(
     with ExitStack() as stack:
         if twice and not torch.compiler.is_compiling():
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            if (
-                "torch._dynamo" in sys.modules
-            ):  # else nothing is compiled, and the import takes seconds
+            # Without this module nothing is compiled, and its import takes seconds.
+            if "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
         scores = model(x.clone())
     _check.logits(scores, len(x), y, classes=classes)
@@ -52,6 +51,15 @@ def decision(model: Classifier, x: Tensor) -> Tensor:
     """Return the predicted class of each row; of a single logit, whether it is positive."""
     scores = logits(model, x)
     return scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long()
+
+
+def lead(scores: Tensor, label: Tensor) -> Tensor:
+    """Return how far a class is ahead of all others; with one logit, how far it is on its side of 0."""
+    if scores.shape[1] == 1:
+        return scores[:, 0] * (2 * label - 1)
+    column = label[:, None]
+    others = scores.scatter(1, column, -torch.inf)
+    return scores.gather(1, column)[:, 0] - others.amax(1)
 
 
 def slope(values: Tensor, x: Tensor, weights: Tensor | None = None, **options: bool) -> Tensor:
@@ -153,6 +161,13 @@ def copied(model: Any) -> Any:
         if isinstance(plain := module._modules.get("_orig_mod"), nn.Module):
             twin = put(twin, path, plain)
     return twin
+
+
+def functions(*names: str) -> tuple[Callable[..., Tensor], ...]:
+    """The functions of PyTorch with these names, as functions and as methods, also in place."""
+    homes, ends = (torch, Tensor, nn.functional), ("", "_")
+    found = (getattr(home, name + end, None) for home in homes for name in names for end in ends)
+    return tuple(function for function in found if function is not None)
 
 
 def put(model: nn.Module, path: str, part: nn.Module) -> nn.Module:

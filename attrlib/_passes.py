@@ -6,6 +6,7 @@ through in parts.
 """
 
 from collections.abc import Callable, Iterator
+from functools import reduce
 from math import ceil
 
 import torch
@@ -46,6 +47,20 @@ def passes(
             parts = zip(torch.split(rows, size), torch.split(labels, size), strict=True)
             result = torch.cat([function(*part, look=first == 0) for part in parts])
         yield result.reshape(*stack.shape[:2], *result.shape[1:])
+
+
+def mean(
+    function: Callable[..., Tensor],
+    points: Callable[[range], Tensor],
+    y: Tensor,
+    *,
+    like: Tensor,
+    count: int,
+    batch_size: int | None,
+) -> Tensor:
+    """The mean (n, …) of a function over `count` points, see `passes`."""
+    stacks = passes(function, points, y, like=like, count=count, batch_size=batch_size)
+    return reduce(torch.add, (stack.sum(0) for stack in stacks)) / count
 
 
 def _limit(like: Tensor) -> int:

@@ -43,16 +43,26 @@ def uniform_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
     return 2 * _draw(torch.rand, x, x.shape, generator) - 1
 
 
-def ball_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
-    """Points uniform in the unit l2 ball of each sample, in the shape of `x`.
+def sign_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
+    """-1 or 1 with equal chance, with the shape, dtype and device of `x`."""
+    return torch.where(uniform_like(x, generator=generator) < 0, -1.0, 1.0).to(x)
 
-    A normal direction times a radius whose d-th power is uniform.
+
+def ball_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
+    """Points uniform in the unit l2 ball of each sample, in the shape of `x`."""
+    return into_ball(normal_like(x, generator=generator), generator=generator)
+
+
+def into_ball(noise: Tensor, *, radius: float = 1.0, generator: torch.Generator | None) -> Tensor:
+    """Normal noise moved, in place, to points uniform in an l2 ball, each in its direction.
+
+    The d-th power of its length is uniform.
     """
-    direction = normal_like(x, generator=generator).flatten(1)
-    volume = _draw(torch.rand, x, (len(x), 1), generator)
-    radius = volume ** (1 / direction.shape[1])
-    norm = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
-    return direction.mul_(radius / norm).view_as(x)  # in place: no second array for the noise
+    rows = noise.flatten(1)
+    volume = _draw(torch.rand, rows, (len(rows), 1), generator)
+    length = radius * volume ** (1 / rows.shape[1])
+    norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows.mul_(length / norm).view_as(noise)  # in place: no second array for the noise
 
 
 def seed(generator: torch.Generator | None) -> int:

@@ -3,7 +3,6 @@
 A small change of the image that switches neurons changes the gradient, whatever the prediction does.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,11 +11,6 @@ from torch.overrides import TorchFunctionMode
 
 from attrlib import _check, _model
 from attrlib.types import Classifier, Inputs, PerSample
-
-_NAMES = (
-    *("relu", "relu6", "leaky_relu", "prelu", "rrelu"),
-    *("softplus", "elu", "celu", "selu", "gelu", "silu", "mish"),
-)
 
 
 def consistency(model: Classifier, x: Inputs, z: Inputs) -> PerSample:
@@ -100,11 +94,9 @@ class _Switches(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _functions() -> frozenset[Callable[..., Tensor]]:
-    """The activations of PyTorch, as functions and as methods, also in place."""
-    homes, ends = (torch, Tensor, torch.nn.functional), ("", "_")
-    found = (getattr(home, name + end, None) for home in homes for name in _NAMES for end in ends)
-    return frozenset(function for function in found if function is not None)
-
-
-_ACTIVATIONS = _functions()
+_ACTIVATIONS = frozenset(
+    _model.functions(
+        *("relu", "relu6", "leaky_relu", "prelu", "rrelu"),
+        *("softplus", "elu", "celu", "selu", "gelu", "silu", "mish"),
+    )
+)

@@ -18,7 +18,7 @@ passes are kept. Noise does not depend on `batch_size`, and maps differ by round
 
 import warnings
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import torch
@@ -164,7 +164,7 @@ def integrated_gradients(
     """
     _check.labelled(x, y)
     _check.count(steps=steps)
-    _check_batch_size(batch_size)
+    _check.batch_size(batch_size)
     start = _check.baseline(x, baseline)
 
     def path(part: range) -> Tensor:
@@ -219,7 +219,7 @@ def smooth_grad(
     _check.labelled(x, y)
     _check.nonnegative(sigma=sigma)
     _check.count(samples=samples)
-    _check_batch_size(batch_size)
+    _check.batch_size(batch_size)
 
     def noisy(part: range) -> Tensor:
         noise = torch.stack([_random.normal_like(x, generator=generator) for _ in part])
@@ -273,7 +273,7 @@ def uni_grad(
     _check.labelled(x, y)
     _check.nonnegative(radius=radius)
     _check.count(samples=samples)
-    _check_batch_size(batch_size)
+    _check.batch_size(batch_size)
     _check.one_of(("l2", "linf"), norm=norm)
     draw = _random.ball_like if norm == "l2" else _random.uniform_like
 
@@ -394,15 +394,8 @@ def _mean_gradient(
     batch_size: int | None,
 ) -> Tensor:
     """The mean of the gradients at `count` points, each shaped like `like`."""
-    slopes = _passes.passes(
-        partial(_gradient, model), points, y, like=like, count=count, batch_size=batch_size
-    )
-    return reduce(torch.add, (stack.sum(0) for stack in slopes)) / count
-
-
-def _check_batch_size(batch_size: int | None) -> None:
-    if batch_size is not None:
-        _check.count(batch_size=batch_size)
+    gradients = partial(_gradient, model)
+    return _passes.mean(gradients, points, y, like=like, count=count, batch_size=batch_size)
 
 
 def _like(a: Tensor, x: Tensor, name: str) -> Tensor:

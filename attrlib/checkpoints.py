@@ -57,7 +57,7 @@ def save(
 
     Raises:
         ValueError: If the ending or the architecture is another, a layer was changed after the model
-            was made (`with_softplus`), or a weight is not finite.
+            was made (`models.smoothed`), or a weight is not finite.
         TypeError: If `recipe` or `metrics` cannot be written as JSON.
     """
     path = Path(path)

@@ -275,8 +275,8 @@ def gauge_ratio(model: Classifier, x: Inputs, y: Labels | None = None) -> PerSam
       \bar f = \frac1K \sum_k f_k$$
 
     Near 1 in an ordinary trained network, and large before training, when all logits move together. Far
-    below 1, a flat marginal is the work of a number that the network
-    adds to all its logits and that no prediction sees. Two forward and two backward passes.
+    below 1, a flat marginal is the work of a number that the network adds to all its logits and that no
+    prediction sees. Two forward and two backward passes.
 
     Args:
         model: Maps a batch to logits (n, classes).

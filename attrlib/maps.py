@@ -103,9 +103,7 @@ def dilate(mask: Masks, *, window: int) -> Masks:
     >>> dilate(mask, window=2).int().tolist()
     [[[0, 1, 1, 1]]]
     """
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"Expected mask to be a boolean tensor, got {kind}")
+    _check.boolean(mask=mask)
     if mask.ndim != 3:
         raise ValueError(f"Expected mask to be sets of pixels (n, h, w), got {tuple(mask.shape)}")
     _check.count(window=window, low=0)
@@ -265,9 +263,8 @@ def _unbeaten(window: list[list[Tensor]], corners: Tensor) -> Tensor:
     for i in sorted(range(side), key=lambda row: abs(row - reach)):
         own = window[reach][reach].index_select(0, corners)[:, None]
         near = window[i][0].unfold(0, side, 1).index_select(0, corners)
-        before = (
-            side if i < reach else reach if i == reach else 0
-        )  # columns that come before the pixel
+        # Columns that come before the pixel.
+        before = side if i < reach else reach if i == reach else 0
         beaten = (near[:, :before] >= own).any(1) | (near[:, before:] > own).any(1)
         corners = corners[~beaten]
     return corners

@@ -59,9 +59,8 @@ def shared_limit(*maps: Tensor, quantile: float = 0.999) -> float:
         raise ValueError(f"Expected quantile in (0, 1], got {quantile!r}")
     _check.finite(**{f"maps[{i}]": a for i, a in enumerate(maps)})
     values = torch.cat([a.detach().cpu().double().abs().flatten() for a in maps])
-    return (
-        float(np.quantile(values.numpy(), quantile)) or 1.0
-    )  # torch's stops at 16 million entries
+    # NumPy's quantile: torch's stops at 16 million entries.
+    return float(np.quantile(values.numpy(), quantile)) or 1.0
 
 
 def plain(text: Text, content: str) -> None:

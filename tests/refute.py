@@ -27,7 +27,7 @@ from attrlib.benchmark.cells import listed
 from attrlib.maps import to_heatmap
 from attrlib.types import Attack
 from tests.masks import K, Masks
-from tests.speed import RESULTS, clock
+from tests.speed_measure import RESULTS, clock
 
 PER_CLASS = 4  # images of the fixed list
 

@@ -7,14 +7,12 @@ To measure something new, add a `Case` to one of the functions `…_cases`.
 """
 
 import argparse
-import csv
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from captum import attr as captum
@@ -23,15 +21,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet50
 
-from attrlib import attributions, certificates, metrics
-from attrlib._files import whole
+from attrlib import attributions, metrics
 from attrlib.attacks import AttributionAttack, LinfBall, Rank, TopK
 from attrlib.benchmark import provenance
 from attrlib.data import fashion_mnist, photographs
 from attrlib.models import SmallCNN, imagenet, with_softplus
 from tests.lens_oracles import numpy_diverse_topk, numpy_lens_recall, sorted_diverse_topk
+from tests.speed_certificates import certificate_cases
+from tests.speed_measure import (
+    LONGEST,
+    RESULTS,
+    Case,
+    Net,
+    Work,
+    fastest,
+    measure,
+    passes,
+    write,
+)
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
 POINTS = {"28×28": 32, "224×224": 8, "ResNet-50": 8}  # of a path, or noisy copies
 SIZES = {"28×28": (1, 4, 16, 64, 128), "224×224": (1, 8), "ResNet-50": (1, 8)}  # images
 # Rows of a pass that are tried, for the bare work as for Captum; the fastest is the one compared with.
@@ -46,54 +54,9 @@ ROWS = {
 # The one at which a bare pass is fastest per image is used. From 256 on, memory that the system hands
 # out and takes back costs a fifth of the time, at random, for bare passes as for ours.
 BATCHES = (32, 64, 128)
-SHORTEST = 0.05  # seconds; what takes less is called several times a turn
-LONGEST = 16.0  # seconds for all turns of a case; a slow one gets fewer, 3 at least
-LIMIT = 1.1
 SHARPNESS = 30.0  # of the surrogate of attacks
 STEP_LIMIT = 1.15
 SETS_LIMIT = 0.2  # five times as fast
-
-Work = Callable[[], object]
-Net = tuple[nn.Module, Tensor, Tensor]  # with images and labels
-
-
-class Case(NamedTuple):
-    """Something of ours, the work it cannot do without, and the same from another library.
-
-    `limit` is the highest ratio ours/bare allowed; None where a comparison is only of interest.
-    `start` is the part of ours that does not count: it is timed alone and taken off. `longest` bounds
-    the seconds of all turns. `theirs_limit` is the highest ratio ours/theirs allowed.
-    """
-
-    name: str
-    batch: int
-    ours: Work
-    bare: tuple[str, Work]
-    theirs: tuple[str, Work] | None = None
-    limit: float | None = LIMIT
-    start: Work | None = None
-    longest: float = LONGEST
-    theirs_limit: float | None = None
-
-
-class Row(NamedTuple):
-    """One line of the table."""
-
-    case: str
-    batch: int
-    milliseconds: float
-    bare: str
-    ratio_bare: float
-    limit: float | None
-    theirs: str
-    ratio_theirs: float | None
-    theirs_limit: float | None
-
-    @property
-    def verdict(self) -> str:
-        pairs = (self.ratio_bare, self.limit), (self.ratio_theirs, self.theirs_limit)
-        held = [ratio <= limit for ratio, limit in pairs if None not in (ratio, limit)]
-        return "–" if not held else "pass" if all(held) else "FAIL"
 
 
 def map_cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
@@ -108,7 +71,7 @@ def map_cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
         return name, partial(explainer.attribute, leaf, target=y, **options)
 
     def bare(passes: int) -> tuple[str, Work]:
-        return f"{passes} passes", partial(_passes, model, x, y, times=passes)
+        return f"{passes} passes", partial(passes, model, x, y, times=passes)
 
     yield Case(
         "gradient",
@@ -126,8 +89,6 @@ def map_cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
         theirs("captum InputXGradient", captum.InputXGradient(model)),
         theirs_limit=1.0,
     )
-    bounds = ours(certificates.gradient_bounds, eps=8 / 255)  # in float64, whatever the images are
-    yield Case("gradient_bounds", n, bounds, bare(1), limit=8.0)
     a, b = (attributions.to_heatmap(attributions.gradient(model, z, y)) for z in (x, 1 - x))
     rows = [m.flatten(1).cpu().double().numpy() for m in (a, b)]
     yield Case(
@@ -154,7 +115,7 @@ def average_cases(model: nn.Module, x: Tensor, y: Tensor, *, size: str) -> Itera
                 [torch.randn(x.shape, generator=noise, device=device) for _ in range(count)]
             )
         for part in zip(*(t.split(rows) for t in many), strict=True):
-            _passes(model, *part, times=1)
+            passes(model, *part, times=1)
 
     def integrated(rows: int) -> None:
         options = {"n_steps": count, "method": "riemann_middle", "internal_batch_size": rows}
@@ -307,95 +268,20 @@ def _steps(
     """
     for _ in range(times):
         if lead:
-            _passes(model, x, y, times=1)
+            passes(model, x, y, times=1)
         leaf = x.detach().requires_grad_()
         total = twin(leaf).gather(1, y[:, None]).sum()
         (slope,) = torch.autograd.grad(total, leaf, create_graph=True)
         torch.autograd.grad(slope.abs().sum(), leaf)
-        _passes(model, x, y, times=1)
+        passes(model, x, y, times=1)
         with torch.no_grad():
             model(x)
 
 
-def _passes(model: nn.Module, x: Tensor, y: Tensor, *, times: int) -> None:
-    """Forward and backward passes, by the shortest code there is."""
-    for _ in range(times):
-        leaf = x.detach().requires_grad_()
-        torch.autograd.grad(model(leaf).gather(1, y[:, None]).sum(), leaf)
-
-
 def best_batch(model: nn.Module, x: Tensor, y: Tensor, *, repeats: int) -> int:
     """The batch size at which a bare pass takes least processor time per image."""
-    works = {n: partial(_passes, model, x[:n], y[:n], times=max(BATCHES) // n) for n in BATCHES}
+    works = {n: partial(passes, model, x[:n], y[:n], times=max(BATCHES) // n) for n in BATCHES}
     return fastest(works, device=x.device, repeats=repeats + 1)
-
-
-def fastest(works: dict[int, Work], *, device: torch.device, repeats: int = 3) -> int:
-    """The key of the work that takes least time, measured in turns; the first turn warms up."""
-    seconds: dict[int, list[float]] = {key: [] for key in works}
-    for turn in range(repeats if len(works) > 1 else 0):
-        for key, work in works.items():
-            start = clock(device)
-            work()
-            if turn:
-                seconds[key].append(clock(device) - start)
-    return min(works, key=lambda key: median(seconds[key] or [0.0]))
-
-
-def clock(device: torch.device) -> float:
-    """Seconds: processor time on a CPU, else time after the device has finished."""
-    if device.type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def measure(case: Case, *, device: torch.device, repeats: int) -> Row:
-    """Time a case in turns with what it is compared to."""
-    works = {"ours": case.ours, "bare": case.bare[1]}
-    if case.theirs is not None:
-        works["theirs"] = case.theirs[1]
-    if case.start is not None:
-        works["start"] = case.start
-
-    def turn(calls: int) -> dict[str, float]:
-        seconds = {}
-        for name, work in works.items():
-            start = clock(device)
-            for _ in range(calls):
-                work()
-            seconds[name] = (clock(device) - start) / calls
-        return seconds | {"ours": seconds["ours"] - seconds.get("start", 0.0)}
-
-    first = turn(1)  # warms up
-    calls = 1 + int(SHORTEST / first["bare"])
-    turns = max(3, min(repeats, int(case.longest / calls / sum(first.values()))))
-    seconds = [turn(calls) for _ in range(turns)]
-
-    def ratio(other: str) -> float:
-        return median(times["ours"] / times[other] for times in seconds)
-
-    return Row(
-        case=case.name,
-        batch=case.batch,
-        milliseconds=round(1e3 * median(times["ours"] for times in seconds), 3),
-        bare=case.bare[0],
-        ratio_bare=round(ratio("bare"), 3),
-        limit=case.limit,
-        theirs=case.theirs[0] if case.theirs else "",
-        ratio_theirs=round(ratio("theirs"), 3) if case.theirs else None,
-        theirs_limit=case.theirs_limit,
-    )
-
-
-def write(path: Path, table: list[dict[str, object]]) -> None:
-    """Write a table whole or not at all."""
-    path.parent.mkdir(exist_ok=True)
-    with whole(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
-    print(f"Written to {path}")
 
 
 def main() -> int:
@@ -426,7 +312,9 @@ def main() -> int:
         for n in SIZES[size]
     )
     sets = () if options.small else set_cases(device)
-    for case in chain(map_cases(model, x[:batch], y[:batch]), *averages, sets, attack_cases(nets)):
+    proofs = certificate_cases(model, x[:batch], y[:batch], rows=ROWS[device.type, "28×28"])
+    maps = map_cases(model, x[:batch], y[:batch])
+    for case in chain(maps, proofs, *averages, sets, attack_cases(nets)):
         start = time.perf_counter()
         case = case._replace(longest=min(case.longest, options.seconds))
         row = measure(case, device=device, repeats=options.repeats)

@@ -47,7 +47,7 @@ from attrlib.regularizers import (
     TripletAttack,
 )
 from attrlib.types import Attack, Term
-from tests.speed import RESULTS, clock, write
+from tests.speed_measure import RESULTS, clock, write
 
 BATCH = 64
 BALL = LinfBall(eps=0.1)

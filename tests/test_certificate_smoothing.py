@@ -135,6 +135,15 @@ def test_a_constant_map_is_certified(law: dict[str, float]) -> None:
     assert math.isnan(c.radius) == ("sigma" in law)
 
 
+@pytest.mark.parametrize("k", [1, 2, 5, 7])
+def test_sets_that_never_change_are_certified(k: int) -> None:
+    """In a user's precision, in which √5 is more than in float64."""
+    torch.set_default_dtype(torch.float32)
+    c = ask(sparsified(attributions.gradient, k=k))
+    assert (c.norm > 0.95 * k**0.5).all()
+    assert (c.norm <= k**0.5).all()
+
+
 def test_coverage_where_the_length_is_known() -> None:
     """At 0 the map is e₁ or e₂ by a coin, so h = (½, ½) and H = √½; each image has its own noise."""
     alpha, n = 0.2, 100

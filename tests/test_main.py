@@ -261,7 +261,13 @@ def test_malformed_commands(
 
 @pytest.mark.parametrize(
     "command",
-    [[], *map(str.split, ("data", "train", "evaluate", "attack", "bench", "bench strength"))],
+    [
+        [],
+        *map(
+            str.split,
+            ("data", "train", "evaluate", "attack", "certify", "bench", "bench soundness"),
+        ),
+    ],
 )
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

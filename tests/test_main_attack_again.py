@@ -88,7 +88,7 @@ def call(folder: Path, out: Path, *more: str, model: str = "net") -> int:
 
 
 def rows(out: Path) -> list[dict[str, str]]:
-    with (out / report.TABLE).open(newline="", encoding="utf-8") as file:
+    with (out / "attack.csv").open(newline="", encoding="utf-8") as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
@@ -199,7 +199,7 @@ def test_a_try_that_made_no_row_claims_nothing(folder: Path, tmp_path: Path) -> 
 def test_two_runs_do_not_share_a_folder(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with _files.claimed(tmp_path / "out" / report.TABLE):
+    with _files.claimed(tmp_path / "out" / "attack.csv"):
         assert call(folder, tmp_path / "out") == 2
     assert "to be free, got another run that writes it now" in complaint(capsys)
     assert call(folder, tmp_path / "out") == 0
@@ -221,7 +221,7 @@ def test_a_table_that_was_edited_is_left_alone(
 ) -> None:
     out = tmp_path / "out"
     assert call(folder, out, "--count", "2") == 0
-    table, whole = out / report.TABLE, rows(out)
+    table, whole = out / "attack.csv", rows(out)
     text = table.read_text(encoding="utf-8")
     capsys.readouterr()
     for name, edit in EDITS.items():
@@ -379,7 +379,7 @@ def test_the_place_is_tried_before_the_work(
     (tmp_path / "file").touch()
     assert call(folder, tmp_path / "file" / "out") == 2
     assert str(tmp_path / "file") in complaint(capsys)
-    (tmp_path / "out" / report.TABLE).mkdir(parents=True)
+    (tmp_path / "out" / "attack.csv").mkdir(parents=True)
     assert call(folder, tmp_path / "out") == 2
     assert "to be a file or new, got a folder" in complaint(capsys)
 

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, spectral_norm
 
-from attrlib import attacks, attributions, data, faithfulness, metrics, regularizers, training
+from attrlib import (
+    _model,
+    attacks,
+    attributions,
+    data,
+    faithfulness,
+    metrics,
+    regularizers,
+    training,
+)
 from tests import oracles
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
@@ -381,3 +390,10 @@ def test_layers_that_are_at_rest_are_welcome_in_train_mode(call: Callable[..., A
     model = _with(nn.Sequential(nn.GroupNorm(2, 4), nn.Dropout(0.0), nn.BatchNorm2d(4).eval()))
     model[1][2].eval()
     assert call(model, oracles.images(), oracles.labels()).isfinite().all()
+
+
+def test_lead_is_the_gap_to_the_best_other_class() -> None:
+    scores = torch.tensor([[3.0, 1.0, 2.5], [0.0, 4.0, -1.0]], dtype=torch.float64)
+    assert _model.lead(scores, torch.tensor([0, 2])).tolist() == [0.5, -5.0]
+    one = torch.tensor([[2.0], [-3.0], [2.0]], dtype=torch.float64)
+    assert _model.lead(one, torch.tensor([1, 0, 0])).tolist() == [2.0, 3.0, -2.0]

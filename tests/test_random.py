@@ -11,7 +11,7 @@ from torch import Tensor
 from attrlib import _random
 from tests import oracles
 
-DRAWS = [_random.normal_like, _random.uniform_like, _random.ball_like]
+DRAWS = [_random.normal_like, _random.uniform_like, _random.sign_like, _random.ball_like]
 # A chance of 1e-6 that a right law is called wrong; the seed is fixed, so it never happens twice.
 ALPHA = 1e-6
 
@@ -47,6 +47,12 @@ def test_uniform_fills_the_cube_and_stays_inside(generator: torch.Generator) -> 
     noise = _random.uniform_like(torch.zeros(100, 100), generator=generator)
     assert noise.abs().max() <= 1
     assert stats.kstest(noise.flatten().numpy(), stats.uniform(-1, 2).cdf).pvalue > ALPHA
+
+
+def test_signs_are_one_or_minus_one_with_equal_chance(generator: torch.Generator) -> None:
+    signs = _random.sign_like(torch.zeros(100, 100), generator=generator)
+    assert torch.equal(signs.abs(), torch.ones(100, 100))
+    assert abs(signs.mean()) < 5 / math.sqrt(10_000)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 64])

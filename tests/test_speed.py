@@ -6,7 +6,9 @@ import torch
 
 from attrlib import metrics
 from tests import lens_oracles, oracles
-from tests.speed import Case, Row, average_cases, fastest, measure
+from tests.speed import average_cases
+from tests.speed_certificates import certificate_cases
+from tests.speed_measure import Case, Row, fastest, measure
 from tests.speed_terms import Multiplications, passes, steps
 
 
@@ -59,6 +61,22 @@ def test_means_over_points_are_compared_with_the_same_number_of_rows() -> None:
             seen.clear()
             work()
             assert sum(seen) == 3 * 32
+
+
+def test_certificates_are_compared_with_the_same_passes() -> None:
+    seen: list[int] = []
+    model = oracles.softplus_net()
+    model.register_forward_hook(lambda net, args, out: seen.append(len(args[0])))
+    cases = [*certificate_cases(model, oracles.images(4), oracles.labels(4), rows=(64,))]
+    assert [case.name.partition(",")[0] for case in cases] == [
+        *("gradient_bounds", "gradient_bounds", "certify", "certify")
+    ]
+    for case in cases[2:]:
+        assert case.limit == 1.1
+        for work in (case.ours, case.bare[1]):
+            seen.clear()
+            work()
+            assert sum(seen) == 4 * 512
 
 
 def test_multiplications_of_a_linear_layer_are_counted() -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from attrlib import _random
+from attrlib.certificates import UniformBall
 from attrlib.data import Images
 from attrlib.regularizers import CrossEntropy
 from attrlib.training import Loss, TrainConfig, eval_mode, train
@@ -198,6 +199,7 @@ SCRIPT = """
 import sys
 import torch
 from pathlib import Path
+from attrlib.certificates import UniformBall
 from attrlib.data import Images
 from attrlib.training import Loss, TrainConfig, eval_mode, train
 from attrlib.training.parallel import leads
@@ -289,7 +291,8 @@ def test_two_processes_reach_the_weights_of_one(tmp_path: Path) -> None:
 
 def test_noise_of_a_part_is_a_part_of_the_noise() -> None:
     x = oracles.images(7)
-    for draw in (_random.normal_like, _random.uniform_like, _random.ball_like):
+    draws = _random.normal_like, _random.uniform_like, _random.sign_like, _random.ball_like
+    for draw in (*draws, UniformBall(radius=2.0).noise):
         generator = oracles.seeded(3)
         whole, state = draw(x, generator=generator), generator.get_state()
         for rows in (slice(0, 3), slice(3, 7)):

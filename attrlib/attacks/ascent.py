@@ -1,4 +1,4 @@
-"""The one loop of all attacks, and the memory for the best point it passes."""
+"""The one loop of all attacks that follow a slope, and the memory for the best point it passes."""
 
 import functools
 import inspect
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from attrlib import _check, _model, _random
+from attrlib import _check, _model, _random, _shape
 from attrlib._magnitude import level
 from attrlib.attacks.balls import Ball
 from attrlib.maps import to_heatmap
@@ -69,14 +69,9 @@ def ascend(
     if start is not None:
         _check.same_shape(start=start, x=x)
 
-    def slope_at(z: Tensor, _: int) -> Tensor:
-        grad = slope(objective, z, graph=True)
-        _check.finite(gradient=grad)
-        return grad
-
     last = x
     for point in climb(
-        slope_at,
+        uphill(objective),
         x.detach(),
         ball,
         [step_size] * steps,
@@ -112,7 +107,6 @@ def climb(
     age. With `jump`, samples without a slope spend the first step on a jump to a random point.
     """
     z = x if start is None else ball.project(start.detach(), x)
-    wide = (-1, *[1] * (x.ndim - 1))
     velocity = torch.zeros_like(x)
     for step, step_size in enumerate(step_sizes):
         grad = slope(z, step)
@@ -123,14 +117,25 @@ def climb(
             # Drawn for all rows, needed or not: what one row gets depends on no other row.
             elsewhere = ball.sample(x, generator)
             moving = (grad != 0).flatten(1).any(1)
-            z = torch.where(moving.view(wide), z, elsewhere)
+            z = torch.where(_shape.wide(moving, x), z, elsewhere)
         yield z
+
+
+def uphill(objective: Callable[[Tensor], Tensor]) -> Callable[[Tensor, int], Tensor]:
+    """The slope of an objective as `climb` asks for it; raises where it is missing or not finite."""
+
+    def direction(z: Tensor, _: int) -> Tensor:
+        grad = slope(objective, z, graph=True)
+        _check.finite(gradient=grad)
+        return grad
+
+    return direction
 
 
 def scaled(grad: Tensor) -> Tensor:
     """Gradients with mean absolute entry 1; zero where all of it is zero."""
     grad = level(grad)  # the mean of tiny entries may not exist in float32
-    mean = grad.abs().flatten(1).mean(1).view(-1, *[1] * (grad.ndim - 1))
+    mean = _shape.wide(grad.abs().flatten(1).mean(1), grad)
     return grad / torch.where(mean == 0, 1, mean)
 
 
@@ -153,7 +158,7 @@ class Best:
         if self._admissible is not None:
             better &= self._admissible(z)
         self.lowest = torch.where(better, value, self.lowest)
-        self.z = torch.where(better.view(-1, *[1] * (z.ndim - 1)), z, self.z)
+        self.z = torch.where(_shape.wide(better, z), z, self.z)
 
 
 def same_class(model: Classifier, x: Tensor) -> Callable[[Tensor], Tensor]:
@@ -207,7 +212,7 @@ def compared(score: Metric, a: Tensor) -> Callable[[Tensor], Tensor]:
 
     def value(b: Tensor) -> Tensor:
         known = defined(b)
-        b = torch.where(known.view(-1, *[1] * (b.ndim - 1)), b, 0)
+        b = torch.where(_shape.wide(known, b), b, 0)
         scores = score(start, to_heatmap(b) if wants_heat else b)
         _one_each(b, score=scores)
         return scores.masked_fill(~known, torch.nan)

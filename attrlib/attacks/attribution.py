@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrlib import _check, _model
+from attrlib import _check, _model, _shape
 from attrlib.attacks.ascent import (
     Best,
     check_climb,
@@ -166,7 +166,7 @@ class AttributionAttack:
         maps = maps_of(self.attribution, model, generator)
         clean = maps(x, y)
         alive = defined(clean)
-        clean = torch.where(alive.view(-1, *[1] * (x.ndim - 1)), clean, 0)
+        clean = torch.where(_shape.wide(alive, x), clean, 0)
         change = against(self.objective, clean)
         last = at(change, 1.0)
         score = compared(self.score or (lambda _, b: -last(b)), clean)
@@ -187,7 +187,7 @@ class AttributionAttack:
             grad = slope(lambda p: goal(self.attribution(twin, p, y, generator=generator)), z)
             known = grad.flatten(1).isfinite().all(1)
             broken.logical_or_(~known)
-            grad = torch.where(known.view(-1, *[1] * (x.ndim - 1)), grad, 0)
+            grad = torch.where(_shape.wide(known, x), grad, 0)
             moved.logical_or_((grad != 0).flatten(1).any(1))
             return grad if lead is None else scaled(grad) + lead.slope(z)
 
@@ -208,7 +208,7 @@ class AttributionAttack:
                 raise _no_slope(broken & alive)
         stuck = ~alive if start is not None else ~alive | ~moved
         warn_unattacked(stuck, "their map is zero or not finite, or their objective has no slope")
-        return torch.where(stuck.view(-1, *[1] * (x.ndim - 1)), x, best.z)
+        return torch.where(_shape.wide(stuck, x), x, best.z)
 
     def rows(self, index: Tensor) -> "AttributionAttack":
         """Return the attack for some of the samples: what its objective knows of each is cut along.
@@ -242,19 +242,12 @@ class _Lead:
         """The gradient of the lead where it is below the margin, of mean entry 1; zero elsewhere."""
         z = z.detach().requires_grad_()
         with torch.enable_grad():
-            lead = self._of(z)
+            lead = _model.lead(_model.logits(self._model, z), self._label)
             short = lead < self._margin
             if not short.any():
                 return torch.zeros_like(z)
             grad = _model.slope(lead[short].sum(), z)
         return scaled(grad)
-
-    def _of(self, z: Tensor) -> Tensor:
-        scores = _model.logits(self._model, z)
-        if scores.shape[1] == 1:
-            return scores[:, 0] * (2 * self._label - 1)
-        own = torch.nn.functional.one_hot(self._label, scores.shape[1]).bool()
-        return scores[own] - scores.masked_fill(own, -torch.inf).amax(1)
 
 
 def warn_unattacked(rows: Tensor, reason: str) -> None:

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from attrlib import _check, _random
+from attrlib import _check, _random, _shape
 from attrlib.types import Inputs
 
 
@@ -128,14 +128,13 @@ class L2Ball:
             grad: Gradients (n, …).
         """
         # Divided by its largest entry first: the square of a small gradient may not exist in float32.
-        peak = grad.abs().flatten(1).amax(1).view(-1, *[1] * (grad.ndim - 1))
+        peak = _shape.wide(grad.abs().flatten(1).amax(1), grad)
         grad = grad / torch.where(peak == 0, 1, peak)
         return grad / _norm(grad).clamp(min=1)
 
 
 def _norm(x: Tensor) -> Tensor:
-    norms: Tensor = x.flatten(1).norm(dim=1)
-    return norms.view(-1, *[1] * (x.ndim - 1))
+    return _shape.wide(x.flatten(1).norm(dim=1), x)
 
 
 def _round_down(value: float, like: Tensor) -> float:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attrlib import _check, _model, energy
-from attrlib.attacks.ascent import Best, check_climb, climb, slope
+from attrlib.attacks.ascent import Best, check_climb, climb, uphill
 from attrlib.attacks.balls import Ball
 from attrlib.types import Classifier, Inputs, Labels
 
@@ -77,14 +77,9 @@ class DensityAttack:
             return -(self.density(model, z, y) - here).abs()
 
         best = Best(x, nearness, None)
-        for sign in (1, -1):
-
-            def uphill(z: Tensor, _: int, sign: int = sign) -> Tensor:
-                grad = slope(lambda v: sign * self.density(model, v, y), z, graph=True)
-                _check.finite(gradient=grad)
-                return grad
-
-            steps = [self.step_size] * self.steps
-            for z in climb(uphill, x, self.ball, steps):
+        up = uphill(lambda z: self.density(model, z, y))
+        down = uphill(lambda z: -self.density(model, z, y))
+        for direction in (up, down):
+            for z in climb(direction, x, self.ball, [self.step_size] * self.steps):
                 best.consider(z)
         return best.z

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attrlib import _check, _model, _random
-from attrlib.attacks.ascent import Best, check_climb, climb, slope
+from attrlib.attacks.ascent import Best, check_climb, climb, uphill
 from attrlib.attacks.balls import Ball, LinfBall
 from attrlib.types import Classifier, Inputs, Labels, PerSample
 
@@ -85,17 +85,12 @@ class MarginPGD:
         _check.recording(x)
         _model.settled(model)
         x = x.detach()
-
-        def uphill(z: Tensor, _: int) -> Tensor:
-            grad = slope(lambda v: -_margin(model, v, y), z, graph=True)
-            _check.finite(gradient=grad)
-            return grad
-
-        best = Best(x, lambda z: _margin_only(model, z, y), None)
+        down = uphill(lambda z: -_margin(model, z, y))
+        best = Best(x, torch.no_grad()(lambda z: _margin(model, z, y)), None)
         for _ in range(self.restarts):
             start = self.ball.sample(x, generator)
             best.consider(start)
-            for z in climb(uphill, x, self.ball, [self.step_size] * self.steps, start=start):
+            for z in climb(down, x, self.ball, [self.step_size] * self.steps, start=start):
                 best.consider(z)
         return best.z
 
@@ -178,7 +173,7 @@ class Square:
 
     def _stripes(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """A change of ±eps, the same all the way down each column."""
-        return self.eps * _signs(x[:, :, :1], generator).expand_as(x)
+        return self.eps * _random.sign_like(x[:, :, :1], generator=generator).expand_as(x)
 
     def _square(self, x: Tensor, query: int, generator: torch.Generator | None) -> Tensor:
         """A change of ±eps in a square of each image, and 0 elsewhere."""
@@ -193,7 +188,8 @@ class Square:
             for axis, size in enumerate((height, width))
         ]
         square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-        return torch.where(square, self.eps * _signs(x[:, :, :1, :1], generator), 0)
+        signs = _random.sign_like(x[:, :, :1, :1], generator=generator)
+        return torch.where(square, self.eps * signs, 0)
 
 
 def _within(first: Tensor, side: int, size: int) -> Tensor:
@@ -202,18 +198,6 @@ def _within(first: Tensor, side: int, size: int) -> Tensor:
     return (place >= 0) & (place < side)
 
 
-def _signs(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.where(_random.uniform_like(like, generator=generator) < 0, -1.0, 1.0).to(like)
-
-
 def _margin(model: Classifier, z: Inputs, y: Labels) -> PerSample:
     """How far the logit of the label is above all others."""
-    logits = _model.logits(model, z, y, classes=2)
-    label = y[:, None]
-    others = logits.scatter(1, label, -torch.inf)
-    return logits.gather(1, label)[:, 0] - others.amax(1)
-
-
-@torch.no_grad()
-def _margin_only(model: Classifier, z: Inputs, y: Labels) -> PerSample:
-    return _margin(model, z, y)
+    return _model.lead(_model.logits(model, z, y, classes=2), y)

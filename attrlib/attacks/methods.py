@@ -101,8 +101,8 @@ class RandomSign:
         return best.z
 
     def _draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        signs = torch.where(_random.uniform_like(x, generator=generator) < 0, -1.0, 1.0)
-        return LinfBall(eps=self.eps).project(x + self.eps * signs.to(x), x)
+        signs = _random.sign_like(x, generator=generator)
+        return LinfBall(eps=self.eps).project(x + self.eps * signs, x)
 
 
 @dataclass(frozen=True, kw_only=True)

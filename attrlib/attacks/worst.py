@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attrlib import _check, _model, _random
+from attrlib import _check, _model, _random, _shape
 from attrlib.attacks.ascent import compared, defined, maps_of
 from attrlib.attacks.attribution import AttributionAttack, UnattackedWarning, warn_unattacked
 from attrlib.attacks.objectives import cut
@@ -89,8 +89,7 @@ class WorstOf:
         maps = maps_of(attribution, model, generator)
         clean = maps(x, y)
         alive = defined(clean)
-        wide = (-1, *[1] * (x.ndim - 1))
-        clean = torch.where(alive.view(wide), clean, 0)
+        clean = torch.where(_shape.wide(alive, x), clean, 0)
         with torch.no_grad():
             label = _model.decision(model, x)
         best = x.clone()
@@ -103,7 +102,7 @@ class WorstOf:
             if self.keep_label:
                 with torch.no_grad():
                     better &= _model.decision(model, z) == label[rows]
-            best[rows] = torch.where(better.view(wide), z, best[rows])
+            best[rows] = torch.where(_shape.wide(better, z), z, best[rows])
             lowest[rows] = torch.where(better, value, lowest[rows])
 
         begin = start

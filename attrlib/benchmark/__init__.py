@@ -12,6 +12,13 @@ from attrlib.benchmark.attack_strength import (
     strength,
     strength_settings,
 )
+from attrlib.benchmark.certificate_soundness import (
+    ADVERSARIES,
+    RADIUS,
+    SoundnessSetting,
+    soundness,
+    soundness_settings,
+)
 from attrlib.benchmark.densities import DensityRun, density, density_recipe, density_runs
 from attrlib.benchmark.imagenet import (
     LENS_K,
@@ -22,16 +29,20 @@ from attrlib.benchmark.imagenet import (
 )
 from attrlib.benchmark.methods import Variant, frontier, variants
 from attrlib.benchmark.trained import BUDGETS, calibration_error, recipes
+from attrlib.benchmark.transferred import transfer, transfer_targets
 
 __all__ = [
+    "ADVERSARIES",
     "ATTRIBUTIONS",
     "BUDGETS",
     "LENS_K",
     "OBJECTIVES",
+    "RADIUS",
     "DensityRun",
     "K",
     "LensSetting",
     "Setting",
+    "SoundnessSetting",
     "Variant",
     "calibration_error",
     "density",
@@ -43,7 +54,11 @@ __all__ = [
     "lens_settings",
     "provenance",
     "recipes",
+    "soundness",
+    "soundness_settings",
     "strength",
     "strength_settings",
+    "transfer",
+    "transfer_targets",
     "variants",
 ]

@@ -54,6 +54,20 @@ def rounded(row: Mapping[str, float]) -> dict[str, str]:
     return {name: f"{value:.4f}" for name, value in row.items()}
 
 
+def measured(
+    quantity: str, images: int, value: float, ends: tuple[float, float] | None = None
+) -> dict[str, str]:
+    """The columns of one number: of how many images it is, and its interval if there is one."""
+    low, high = (f"{end:.4f}" for end in ends) if ends else ("", "")
+    return {
+        "quantity": quantity,
+        "images": str(images),
+        "value": f"{value:.4f}",
+        "low": low,
+        "high": high,
+    }
+
+
 def in_table(path: Path, key: Mapping[str, str]) -> bool:
     """Whether a row has these fields."""
     columns, rows = _read(path)

@@ -140,10 +140,8 @@ class MapAttack:
         _check.labelled(x, y)
         x = x.detach()
         net = model if self.beta is None else smoothed(model, self.beta)
-        clean, start = (
-            self.attribution(net, x, y, generator=generator),
-            self.ball.sample(x, generator),
-        )
+        clean = self.attribution(net, x, y, generator=generator)
+        start = self.ball.sample(x, generator)
 
         def apart(z: Inputs) -> PerSample:
             return self.distance(clean, self.attribution(net, z, y, generator=generator))

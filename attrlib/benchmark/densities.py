@@ -279,12 +279,12 @@ def _attacked(
 ) -> Iterator[dict[str, str]]:
     x, y = images.x.to(device), images.y.to(device)
     margin = MarginPGD(ball=LinfBall(eps=EPS), steps=20, step_size=EPS / 8, restarts=2)
-    chosen: dict[str, Attack] = {
+    opponents: dict[str, Attack] = {
         "pgd": _pgd(EPS, steps=20),
         "margin_pgd": margin,
         "square": Square(eps=EPS, queries=QUERIES),
     }
-    for name, attack in chosen.items():
+    for name, attack in opponents.items():
         z = attack(net, x, y, generator=torch.Generator().manual_seed(0))
         yield _row("none", f"{name}_accuracy", training.correct(net, z, y))
     moved = DensityAttack(ball=L2Ball(eps=0.5), steps=20, step_size=0.0625)(net, x, y)

@@ -59,7 +59,7 @@ class LensSetting:
             steps=self.steps,
             step_size=self.eps / 10,
             surrogates=tuple(
-                functools.partial(models.with_softplus, beta=beta) for beta in (5.0, 10.0, 30.0)
+                functools.partial(models.smoothed, beta=beta) for beta in (5.0, 10.0, 30.0)
             ),
             score=functools.partial(metrics.topk_intersection, k=LENS_K),
         )

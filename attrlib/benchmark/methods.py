@@ -290,19 +290,11 @@ def _measured(
 
 def _row(name: str, eps: float, quantity: str, values: torch.Tensor) -> dict[str, str]:
     """The mean over images and its interval; of ratios of means they are there already."""
-    low, high = "", ""
-    value = float(values.double().mean())
+    value, ends = float(values.double().mean()), None
     if quantity.startswith("specific"):
-        value, low, high = values[0].item(), f"{values[1]:.4f}", f"{values[2]:.4f}"
+        value, low, high = values.tolist()
+        ends = low, high
     elif len(values) > 1:
         ends = metrics.interval(values.cpu(), generator=torch.Generator().manual_seed(0))
-        low, high = (f"{end:.4f}" for end in ends)
-    return {
-        "map": name,
-        "eps": f"{eps:.5f}",
-        "quantity": quantity,
-        "images": str(len(values)),
-        "value": f"{value:.4f}",
-        "low": low,
-        "high": high,
-    }
+    row = _table.measured(quantity, len(values), value, ends)
+    return {"map": name, "eps": f"{eps:.5f}"} | row

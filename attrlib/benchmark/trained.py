@@ -60,8 +60,7 @@ def recipes(
             checkpoints or images.
     """
     path = Path(path)
-    fashion = RECIPES["natural"].data
-    plain = [name for name, recipe in RECIPES.items() if recipe.data is fashion]
+    plain = [name for name, recipe in RECIPES.items() if recipe.data is data.fashion_mnist]
     names = [name for name in plain if name in checkpoints.names()]
     if only is not None:
         for name in only:
@@ -255,15 +254,7 @@ def _over_seeds(quantity: str, values: Tensor) -> dict[str, str]:
 def _row(
     seed: str, quantity: str, count: int, value: float, ends: tuple[float, float] | None = None
 ) -> dict[str, str]:
-    low, high = (f"{end:.4f}" for end in ends) if ends else ("", "")
-    return {
-        "seed": seed,
-        "quantity": quantity,
-        "images": str(count),
-        "value": f"{value:.4f}",
-        "low": low,
-        "high": high,
-    }
+    return {"seed": seed} | _table.measured(quantity, count, value, ends)
 
 
 def _mean(values: Tensor) -> float:

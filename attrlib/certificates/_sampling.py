@@ -6,15 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attrlib import _check, _passes
+from attrlib import _check, _passes, _shape
 from attrlib.certificates.bounded import Bounded
 from attrlib.certificates.volume import Law
 from attrlib.types import Classifier
 
 _BLOCK = 32  # draws of noise at once, whatever the batch size
-_SLACK = (
-    1e-4  # a map longer than the bound by a larger share breaks its promise; below, it is rounding
-)
+# A map longer than the bound by a larger share breaks its promise; below, it is rounding.
+_SLACK = 1e-4
 
 
 def maps(
@@ -94,5 +93,5 @@ def _kept(g: Bounded, a: Tensor) -> Tensor:
     if any(value > promise for promise, _, value in promises):
         maps = maps.clamp(low, high)
         scale = torch.where(size > g.bound, g.bound / size, 1)
-        maps = maps * scale.view(-1, *[1] * (maps.ndim - 1))
+        maps = maps * _shape.wide(scale, maps)
     return maps

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from attrlib import _check
+from attrlib import _check, _shape
 from attrlib.maps import to_heatmap, topk_mask
 from attrlib.types import Attribution, Classifier
 
@@ -173,16 +173,18 @@ def _unit(a: Tensor, *, first: Callable[[Tensor], Tensor] | None) -> Tensor:
     # By the largest entry first, or the squares of a saturated network's tiny maps would be zero.
     for size in (_largest(a), None):
         size = torch.linalg.vector_norm(a.flatten(1), dim=1) if size is None else size
-        a = a / _wide(torch.where(size == 0, 1, size), a)
+        a = a / _shape.wide(torch.where(size == 0, 1, size), a)
     return a
 
 
 def _short(a: Tensor, *, bound: float) -> Tensor:
     largest = _largest(a)
     safe = torch.where(largest == 0, 1, largest)
-    size = torch.linalg.vector_norm((a / _wide(safe, a)).flatten(1), dim=1)
+    size = torch.linalg.vector_norm((a / _shape.wide(safe, a)).flatten(1), dim=1)
     long = size > bound / safe
-    return torch.where(_wide(long, a), a / _wide(safe, a) / _wide(size / bound, a), a)
+    return torch.where(
+        _shape.wide(long, a), a / _shape.wide(safe, a) / _shape.wide(size / bound, a), a
+    )
 
 
 def _highest(a: Tensor, *, k: int) -> Tensor:
@@ -191,7 +193,3 @@ def _highest(a: Tensor, *, k: int) -> Tensor:
 
 def _largest(a: Tensor) -> Tensor:
     return a.detach().flatten(1).abs().amax(1)
-
-
-def _wide(rows: Tensor, a: Tensor) -> Tensor:
-    return rows.view(-1, *[1] * (a.ndim - 1))

@@ -96,7 +96,7 @@ class Certificate:
             cosine=cosine,
             nonnegative=self.attribution.nonnegative,
         )
-        return self.law.distance(lost, self.dim) * (1 - 1e-12)
+        return self.law.distance(lost, self.dim) * (1 - geometry.ROUNDING)
 
     def released(self, eps: float) -> PerSample:
         r"""Return certified cosines of the maps that are shown: `mean`, and its like at a point near x.

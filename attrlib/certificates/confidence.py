@@ -20,9 +20,8 @@ BETS = 1024
 """Means that `betting` tries; its bound is one of them, so it is at most a share 1 / BETS too low."""
 
 _LARGEST_BET = 0.9  # share of the capital that may be lost at once
-_TOGETHER = (
-    64  # factors multiplied before a logarithm is taken: the product stays far from 0 and infinity
-)
+# Factors multiplied before a logarithm is taken: the product stays far from 0 and infinity.
+_TOGETHER = 64
 
 
 @runtime_checkable
@@ -245,10 +244,16 @@ def entry_bounds(
         width = (high - low) * math.sqrt(math.log(2 * mean.numel() / alpha) / (2 * samples))
         return (inside - width).clamp(min=low), (inside + width).clamp(max=high)
     hits, tail = np.round(inside.cpu().numpy() * samples), alpha / (2 * mean.numel())
-    lower = np.where(hits > 0, stats.beta.ppf(tail, np.maximum(hits, 1), samples - hits + 1), 0)
+    lower = least_chance(hits, samples=samples, alpha=tail)
     missed = np.maximum(samples - hits, 1)
     upper = np.where(hits < samples, stats.beta.isf(tail, hits + 1, missed), 1)
     return torch.as_tensor(lower).to(mean.device), torch.as_tensor(upper).to(mean.device)
+
+
+def least_chance(hits: np.ndarray, *, samples: int, alpha: float) -> np.ndarray:
+    """The exact lower bounds of Clopper and Pearson of probabilities, for so many hits of the samples."""
+    found = stats.beta.ppf(alpha, np.maximum(hits, 1), samples - hits + 1)
+    return np.where(hits > 0, found, 0)
 
 
 def _moments(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attrlib import _check, _model, _random
+from attrlib import _check, _model, _random, _shape
 from attrlib.types import Attribution, Classifier, Inputs, Labels, Norm, PerSample
 
 
@@ -90,7 +90,8 @@ def first_order_estimate(
         (row,) = torch.autograd.grad(a, leaf, dual, create_graph=True, materialize_grads=True)
     size = x.new_zeros(len(x))
     for _ in range(steps):
-        direction = direction / _wide(_length(direction), x)
+        length = _length(direction)
+        direction = direction / _shape.wide(torch.where(length == 0, 1, length), x)
         if row.requires_grad:
             (image,) = torch.autograd.grad(
                 row, dual, direction, retain_graph=True, materialize_grads=True
@@ -110,7 +111,3 @@ def first_order_estimate(
 def _length(a: Tensor) -> PerSample:
     length: Tensor = torch.linalg.vector_norm(a.flatten(1), dim=1)
     return length
-
-
-def _wide(rows: Tensor, a: Tensor) -> Tensor:
-    return torch.where(rows == 0, 1, rows).view(-1, *[1] * (a.ndim - 1))

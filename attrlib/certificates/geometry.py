@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from attrlib import _check
-from attrlib.certificates.volume import Values, distance_at, lost_volume
+from attrlib.certificates.volume import Values, as_given, distance_at, lost_volume
 
 Method = Literal["tight", "uncapped", "quoted"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
-_ROUNDING = 1e-12
+ROUNDING = 1e-12
 """Radii are moved by this share to the safe side, so that rounding cannot turn their promise around."""
 
 
@@ -133,7 +133,7 @@ def worst_cosine(
     if not 0 <= lost <= 1:
         raise ValueError(f"Expected lost from 0 to 1, got {lost!r}")
     length = _lengths(norm, bound)
-    return _like(_least(length, torch.full_like(length, lost), bound, nonnegative, method), norm)
+    return as_given(_least(length, torch.full_like(length, lost), bound, nonnegative, method), norm)
 
 
 def certified_radius(
@@ -175,7 +175,7 @@ def certified_radius(
     """
     _check.positive(radius=radius)
     lost = largest_loss(norm, bound=bound, cosine=cosine, nonnegative=nonnegative, method=method)
-    return distance_at(lost, radius, dim) * (1 - _ROUNDING)
+    return distance_at(lost, radius, dim) * (1 - ROUNDING)
 
 
 def minimal_smoothing_radius(
@@ -224,8 +224,8 @@ def minimal_smoothing_radius(
     if eps == 0:
         return lost * 0
     if isinstance(lost, Tensor):
-        return eps / distance_at(lost, 1.0, dim) * (1 + _ROUNDING)
-    return eps / distance_at(lost, 1.0, dim) * (1 + _ROUNDING) if lost > 0 else math.inf
+        return eps / distance_at(lost, 1.0, dim) * (1 + ROUNDING)
+    return eps / distance_at(lost, 1.0, dim) * (1 + ROUNDING) if lost > 0 else math.inf
 
 
 def largest_loss(
@@ -267,7 +267,7 @@ def largest_loss(
         middle = (low + high) / 2
         kept = _least(lengths, middle, bound, nonnegative, method) >= cosine
         low, high = torch.where(kept, middle, low), torch.where(kept, high, middle)
-    return _like(low, norm)
+    return as_given(low, norm)
 
 
 def shortest(norm: Tensor, lost: float, *, bound: float, nonnegative: bool) -> Tensor:
@@ -331,7 +331,3 @@ def check_balls(*, eps: float, radius: float) -> None:
         raise ValueError(
             f"Expected eps < 2 * radius = {2 * radius:.6g}, where the balls still meet, got {eps:.6g}"
         )
-
-
-def _like(result: Tensor, given: Values) -> Values:
-    return result if isinstance(given, Tensor) else float(result)

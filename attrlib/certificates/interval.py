@@ -33,7 +33,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from attrlib import _check, _model, _passes
+from attrlib import _check, _model, _passes, _shape
 from attrlib.certificates._rules import RULES
 from attrlib.certificates._trace import Box, NoBoundsError, Tape, named, roundoff
 from attrlib.types import Classifier, Inputs, Labels, Logits
@@ -272,11 +272,16 @@ def _bounds(
         return _rounded(lower, upper, x)
 
 
-def _box(x: Tensor, eps: float) -> Tensor:
-    """The ends of the box, (n, 2, …) in float64."""
+def check_budget(eps: float) -> None:
+    """Raise unless a change of `eps` in each entry leaves something of the image."""
     _check.nonnegative(eps=eps)
     if eps >= 1:
         raise ValueError(f"Expected eps < 1, the whole range of pixels, got {eps!r}")
+
+
+def _box(x: Tensor, eps: float) -> Tensor:
+    """The ends of the box, (n, 2, …) in float64."""
+    check_budget(eps)
     _check.pixels(x=x)
     _check.recording(x)
     reach = eps * (1 + 2 * torch.finfo(x.dtype).eps)  # distances are rounded in the type of x
@@ -288,6 +293,6 @@ def _rounded(lower: Tensor, upper: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Bounds in the type of `x`, with room for maps that are computed in less than float64."""
     if x.dtype != _EXACT:
         largest = torch.maximum(lower.abs(), upper.abs()).flatten(1).amax(1)
-        room = _SHORT * roundoff(x.dtype) * largest.view(-1, *[1] * (lower.ndim - 1))
+        room = _SHORT * roundoff(x.dtype) * _shape.wide(largest, lower)
         lower, upper = lower - room, upper + room
     return lower.to(x.dtype), upper.to(x.dtype)

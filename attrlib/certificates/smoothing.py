@@ -105,14 +105,13 @@ def certify(
     _check.nonnegative(eps=eps)
     _check.unit_interval(alpha=alpha)
     _check.count(samples=samples, low=2)
-    if batch_size is not None:
-        _check.count(batch_size=batch_size)
+    _check.batch_size(batch_size)
     if isinstance(law, UniformBall):
         geometry.check_balls(eps=eps, radius=law.radius)
     numbers = range(len(x)) if index is None else [int(i) for i in index]
     if len(numbers) != len(x):
         raise ValueError(f"Expected index of {len(x)} numbers, got {len(numbers)}")
-    _check_enough(g, law.lost(eps, x[0].numel()), samples, alpha, interval)
+    check_enough(g, law.lost(eps, x[0].numel()), samples, alpha, interval)
     base = _random.seed(generator)
     place = torch.device("cpu") if generator is None else generator.device
     found = [
@@ -234,8 +233,7 @@ def smoothed(
     """
     law = _law(radius, sigma)
     _check.count(samples=samples)
-    if batch_size is not None:
-        _check.count(batch_size=batch_size)
+    _check.batch_size(batch_size)
 
     def mean_map(
         model: Classifier, x: Tensor, y: Tensor, /, *, generator: torch.Generator | None = None
@@ -248,11 +246,7 @@ def smoothed(
         def g(rows: Tensor, labels: Tensor, *, look: bool) -> Tensor:
             return attribution(model, rows, labels, generator=generator)
 
-        total: Tensor | None = None
-        for stack in _passes.passes(g, noisy, y, like=x, count=samples, batch_size=batch_size):
-            total = stack.sum(0) if total is None else total + stack.sum(0)
-        assert total is not None
-        return total / samples
+        return _passes.mean(g, noisy, y, like=x, count=samples, batch_size=batch_size)
 
     return mean_map
 
@@ -292,14 +286,26 @@ def _one(
     return norm.clamp(0, g.bound), total / samples
 
 
-def _check_enough(
+def check_enough(
     g: Bounded, lost: float, samples: int, alpha: float, interval: confidence.LowerBound
 ) -> None:
-    """Raise if the best of all maps would get no certificate, and would with more samples."""
+    """Raise if the best of all maps would get no certificate, and would with more samples.
+
+    Args:
+        g: The bounded attribution.
+        lost: Share of the noise that is lost at the budget, as of `Law.lost`.
+        samples: Noisy copies of each image.
+        alpha: Failure probability.
+        interval: Lower bound of a mean.
+
+    Raises:
+        ValueError: If so; the message says how many are needed.
+    """
 
     def enough(count: int) -> bool:
         values = count - (count // PILOT or 1)
-        ones = (torch.full((min(4096, values - i), 1), g.bound) for i in range(0, values, 4096))
+        parts = (min(4096, values - i) for i in range(0, values, 4096))
+        ones = (torch.full((part, 1), g.bound, dtype=torch.float64) for part in parts)
         norm = interval(
             ones,
             low=0.0 if g.nonnegative else -g.bound,

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import special, stats
+from scipy import special
 from torch import Tensor
 
 from attrlib import _check, _model, _passes
+from attrlib.certificates import confidence
 from attrlib.types import Classifier, Inputs, Masks, PerSample
 
 
@@ -87,11 +88,8 @@ def soft_stability(
     _check.unit_interval(alpha=alpha)
     _check.count(samples=samples)
     _check.count(additions=additions, low=0)
-    if batch_size is not None:
-        _check.count(batch_size=batch_size)
-    if not isinstance(kept, Tensor) or kept.dtype != torch.bool:
-        kind = kept.dtype if isinstance(kept, Tensor) else type(kept).__name__
-        raise TypeError(f"Expected kept to be a boolean tensor, got {kind}")
+    _check.batch_size(batch_size)
+    _check.boolean(kept=kept)
     if x.ndim != 4 or kept.shape != (len(x), *x.shape[2:]):
         raise ValueError(
             f"Expected images (n, channels, h, w) and kept (n, h, w), got {tuple(x.shape)} and "
@@ -115,8 +113,7 @@ def soft_stability(
         parts = _passes.passes(decide, points, y, like=x, count=samples, batch_size=batch_size)
         hits = sum(part.sum(0) for part in parts)
     assert isinstance(hits, Tensor)
-    count = hits.cpu().numpy()
-    lower = np.where(count > 0, stats.beta.ppf(alpha, np.maximum(count, 1), samples - count + 1), 0)
+    lower = confidence.least_chance(hits.cpu().numpy(), samples=samples, alpha=alpha)
     return Stability(
         rate=hits.double() / samples,
         lower=torch.as_tensor(lower).to(x.device),

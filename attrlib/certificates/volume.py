@@ -52,7 +52,7 @@ def lost_volume(distance: Values, radius: float, dim: int) -> Values:
     _check.positive(radius=radius)
     _check.count(dim=dim)
     share = np.minimum(_array(distance=distance) / (2 * radius), 1)
-    return _like(special.betainc(0.5, (dim + 1) / 2, share**2), distance)
+    return as_given(special.betainc(0.5, (dim + 1) / 2, share**2), distance)
 
 
 def distance_at(volume: Values, radius: float, dim: int) -> Values:
@@ -84,7 +84,7 @@ def distance_at(volume: Values, radius: float, dim: int) -> Values:
     share = _array(volume=volume)
     if (share > 1).any():
         raise ValueError(f"Expected volume <= 1, got {float(share.max()):.6g}")
-    return _like(2 * radius * np.sqrt(special.betaincinv(0.5, (dim + 1) / 2, share)), volume)
+    return as_given(2 * radius * np.sqrt(special.betaincinv(0.5, (dim + 1) / 2, share)), volume)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,12 +122,8 @@ class UniformBall:
 
     def noise(self, like: Tensor, *, generator: torch.Generator | None) -> Tensor:
         """A draw for each row, in the shape of `like`, float64."""
-        direction = _normal(like, generator).flatten(1)
-        place = like.device if generator is None else generator.device
-        volume = torch.rand(len(like), 1, generator=generator, dtype=torch.float64, device=place)
-        length = self.radius * volume.to(like.device) ** (1 / direction.shape[1])
-        norm = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
-        return direction.mul_(length / norm).view(like.shape)
+        noise = _normal(like, generator)
+        return _random.into_ball(noise, radius=self.radius, generator=generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +197,7 @@ def _array(**values: float | Tensor) -> np.ndarray:
     return array
 
 
-def _like(result: np.ndarray | float, given: Values) -> Values:
+def as_given(result: np.ndarray | Tensor | float, given: Values) -> Values:
     """The result as a number, or as a float64 tensor on the device of the one that was given."""
     if isinstance(given, Tensor):
         return torch.as_tensor(result).to(given.device)

@@ -46,6 +46,10 @@ def add_options(
         help="smoothing of each density at many weights, in short runs (half an hour on one core)",
     )
     density.add_argument("--only", nargs="+", metavar="IMAGES", help="these sets (default: all)")
+    soundness = studies.add_parser(
+        "soundness", help="attacks against certificates, and how often these fail (minutes)"
+    )
+    soundness.add_argument("--images", type=int, default=8, help="1 to 10 (default: 8)")
     imagenet = studies.add_parser(
         "imagenet", help="accuracy of attrlib.models.imagenet() on photographs of ImageNet"
     )
@@ -63,6 +67,9 @@ def add_options(
             required=True,
             help="text file with the 1,000 identifiers in order",
         )
+    transfer = studies.add_parser(
+        "transfer", help="attacks on one explanation, scored on the others (15 minutes on one core)"
+    )
     tables = {
         "attack-strength": strength,
         "density": density,
@@ -70,6 +77,8 @@ def add_options(
         "imagenet-lens": lens,
         "frontier": frontier,
         "recipes": recipes,
+        "transfer": transfer,
+        "soundness": soundness,
     }
     for table, study in tables.items():
         path = Path("results") / f"{table}.csv"
@@ -101,10 +110,14 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
                 device=device,
                 progress=True,
             )
+        elif options.study == "soundness":
+            benchmark.soundness(options.out, images=options.images, device=device, progress=True)
         elif options.study == "frontier":
             benchmark.frontier(options.out, only=options.only, device=device, progress=True)
         elif options.study == "density":
             benchmark.density(options.out, only=options.only, device=device, progress=True)
+        elif options.study == "transfer":
+            benchmark.transfer(options.out, device=device, progress=True)
         else:
             lens = options.study == "imagenet-lens"
             study = benchmark.imagenet_lens if lens else benchmark.imagenet_accuracy
@@ -122,7 +135,7 @@ def _contents(options: argparse.Namespace) -> dict[str, str]:
             f"{path.relative_to(options.image_folder)} {path.stat().st_size}" for path in paths
         ]
         return {"weights": contents(models.imagenet()), "images": _files.digest(*files)}
-    if options.study in ("recipes", "frontier", "density"):
+    if options.study in ("recipes", "frontier", "density", "soundness", "transfer"):
         return {}  # each row names its checkpoints, or its setting, and its images
     images = data.fashion_mnist("val", full=True)
     weights = contents(checkpoints.load("natural").model)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attrlib import _files, _pictures, attacks, attributions, checkpoints, models
+from attrlib import _check, _files, _pictures, attacks, attributions, checkpoints, models
 from attrlib.attacks.suite import EFFORTS, Goal
 from attrlib.benchmark import Setting
 from attrlib.types import Attack, Attribution, Objective
@@ -90,6 +90,17 @@ def add_options(how: "argparse._ArgumentGroup") -> None:
         f"(default: {' '.join(f'{beta:g}' for beta in _BOOK.sharpness)})",
     )
     how.add_argument("--momentum", type=float, help="weight of the past, below 1 (default: 0)")
+
+
+def top(options: argparse.Namespace, size: int) -> int:
+    """Return the number of pixels in the top set, for maps of so many pixels.
+
+    Raises:
+        ValueError: If it is out of range.
+    """
+    k: int = max(min(100, size // 4), size // 50) if options.k is None else options.k
+    _check.count(k=k, high=size)
+    return k
 
 
 def attribution(options: argparse.Namespace) -> Attribution:

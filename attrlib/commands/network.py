@@ -1,4 +1,4 @@
-"""The network that `python -m attrlib attack` works on: a checkpoint, or what a user's own code makes."""
+"""The network that a command works on: a checkpoint, or what a user's own code makes."""
 
 import argparse
 import importlib
@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attrlib import _check, checkpoints
-from attrlib.commands import report
+from attrlib._model import logits
+from attrlib.commands import rows
 from attrlib.training import eval_mode
+from attrlib.training.state import contents
 
 
 def load(options: argparse.Namespace) -> nn.Module:
@@ -40,14 +42,37 @@ def load(options: argparse.Namespace) -> nn.Module:
     return model
 
 
-def outputs(
+def settings(
     model: nn.Module, shape: Sequence[int], device: torch.device, options: argparse.Namespace
-) -> list[float]:
-    """Logits of a ramp: they tell changed code apart, and show that the model takes such images.
+) -> dict[str, object]:
+    """The network by its name, its weights and what it does, ready for JSON.
+
+    Args:
+        model: The network.
+        shape: Of an image (channels, h, w).
+        device: Where the network is.
+        options: As `pictures.add_options` declares them.
 
     Raises:
-        ValueError: If it does not, or gives no logits.
+        ValueError: If it does not take such images, or gives no logits.
     """
+    return {
+        "model": options.model or str(options.checkpoint),
+        "weights": contents(model),
+        "outputs": _outputs(model, shape, device, options),
+    }
+
+
+@torch.no_grad()
+def predict(model: nn.Module, x: Tensor) -> Tensor:
+    """Classes."""
+    return logits(model, x, classes=2).argmax(1)
+
+
+def _outputs(
+    model: nn.Module, shape: Sequence[int], device: torch.device, options: argparse.Namespace
+) -> list[float]:
+    """Logits of a ramp: they tell changed code apart, and show that the model takes such images."""
     ramp = torch.linspace(0, 1, math.prod(shape), device=device).reshape(1, *shape)
     try:
         with torch.no_grad(), eval_mode(model):
@@ -64,4 +89,4 @@ def _reason(error: Exception) -> str:
     """What went wrong in a user's own code, and where."""
     calls = [c for c in traceback.extract_tb(error.__traceback__) if c.filename != __file__]
     where = f" ({Path(calls[-1].filename).name}, line {calls[-1].lineno})" if calls else ""
-    return f"{type(error).__name__}: {report.line(error)}{where}"
+    return f"{type(error).__name__}: {rows.line(error)}{where}"

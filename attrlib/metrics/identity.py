@@ -285,7 +285,7 @@ def _others(
     a: Tensor, y: Tensor, pool: Tensor | None, pool_y: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The maps (m, …) to compare with, and which (n, m) are of another image of the same class."""
-    _labels(a, y=y)
+    _check.labels(len(a), y=y)
     if pool is None and pool_y is None:
         rival = y[:, None] == y
         return a, rival & ~torch.eye(len(a), dtype=torch.bool, device=a.device)
@@ -298,7 +298,7 @@ def _others(
             f"Expected pool of maps {tuple(a.shape[1:])}, got shape {tuple(pool.shape)}"
         )
     _check.finite(pool=pool)
-    _labels(pool, pool_y=pool_y)
+    _check.labels(len(pool), pool_y=pool_y)
     pool, pool_y = pool.to(a), pool_y.to(y.device)
     rival = y[:, None] == pool_y
     for i, mine in enumerate(a):
@@ -307,16 +307,6 @@ def _others(
             gap, nearest = (pool[same] - mine).flatten(1).abs().amax(1).min(0)
             rival[i, same[nearest]] = bool(gap > _rounding(a) * mine.abs().max())
     return pool, rival
-
-
-def _labels(maps: Tensor, **labels: Tensor) -> None:
-    """Raise unless these are int64 classes, one for each map."""
-    for name, y in labels.items():
-        if not isinstance(y, Tensor) or y.dtype != torch.int64:
-            kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
-            raise TypeError(f"Expected {name} to be an int64 tensor, got {kind}")
-        if y.shape != (len(maps),):
-            raise ValueError(f"Expected {name} of shape ({len(maps)},), got {tuple(y.shape)}")
 
 
 def _rounding(a: Tensor) -> float:

@@ -87,9 +87,7 @@ def topk_leakage(a: Heatmaps, *, region: Tensor, k: int | Tensor) -> PerSample:
 def _region(a: Tensor, region: Tensor) -> Tensor:
     """The region in the shape of the maps, once both are found to be right."""
     _check.heatmaps(a=a)
-    if not isinstance(region, Tensor) or region.dtype != torch.bool:
-        kind = region.dtype if isinstance(region, Tensor) else type(region).__name__
-        raise TypeError(f"Expected region to be a boolean tensor, got {kind}")
+    _check.boolean(region=region)
     if region.ndim != 3 or region.shape[1:] != a.shape[1:] or len(region) not in (1, len(a)):
         raise ValueError(
             f"Expected region of shape {tuple(a.shape)} or one row of it, got {tuple(region.shape)}"

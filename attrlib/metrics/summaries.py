@@ -32,12 +32,7 @@ def group_means(values: PerSample, groups: Labels, *, count: int) -> Tensor:
     """
     _check.count(count=count)
     _numbers(values=values)
-    if groups.dtype != torch.int64:
-        raise TypeError(f"Expected groups to be an int64 tensor, got {groups.dtype}")
-    if groups.shape != values.shape:
-        raise ValueError(
-            f"Expected groups of shape {tuple(values.shape)}, got {tuple(groups.shape)}"
-        )
+    _check.labels(len(values), groups=groups)
     low, high = (int(group) for group in torch.aminmax(groups))
     if low < 0 or high >= count:
         raise ValueError(f"Expected groups from 0 to {count - 1}, got {low if low < 0 else high}")

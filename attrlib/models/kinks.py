@@ -1,10 +1,11 @@
 """The functions of PyTorch with a kink, and what becomes of each where ReLU is a smooth function."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from attrlib import _model
 
 Relu: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -35,25 +36,28 @@ def _above(
     return relu(x) if is_relu else None  # other limits are no activation
 
 
-def _functions(*names: str) -> tuple[Callable[..., Tensor], ...]:
-    """The functions of PyTorch with these names, as functions and as methods, also in place."""
-    homes, ends = (torch, Tensor, nn.functional), ("", "_")
-    found = (getattr(home, name + end, None) for home in homes for name in names for end in ends)
-    return tuple(function for function in found if function is not None)
-
-
 ROUNDED: dict[Callable[..., Tensor], Callable[..., Tensor | None]] = {
-    **dict.fromkeys(_functions("relu"), lambda relu, x: relu(x)),
-    **dict.fromkeys(_functions("relu6"), lambda relu, x: relu(x) - relu(x - 6)),
-    **dict.fromkeys(_functions("leaky_relu"), _leaky),
-    **dict.fromkeys(_functions("prelu"), _prelu),
-    **dict.fromkeys(_functions("rrelu"), _rrelu),
-    **dict.fromkeys(_functions("hardtanh"), _between),
+    **dict.fromkeys(_model.functions("relu"), lambda relu, x: relu(x)),
+    **dict.fromkeys(_model.functions("relu6"), lambda relu, x: relu(x) - relu(x - 6)),
+    **dict.fromkeys(_model.functions("leaky_relu"), _leaky),
+    **dict.fromkeys(_model.functions("prelu"), _prelu),
+    **dict.fromkeys(_model.functions("rrelu"), _rrelu),
+    **dict.fromkeys(_model.functions("hardtanh"), _between),
     **dict.fromkeys(
-        _functions("hardsigmoid"), lambda relu, x: _between(relu, x, -3.0, 3.0) / 6 + 0.5
+        _model.functions("hardsigmoid"), lambda relu, x: _between(relu, x, -3.0, 3.0) / 6 + 0.5
     ),
     **dict.fromkeys(
-        _functions("hardswish"), lambda relu, x: x * (_between(relu, x, -3.0, 3.0) / 6 + 0.5)
+        _model.functions("hardswish"), lambda relu, x: x * (_between(relu, x, -3.0, 3.0) / 6 + 0.5)
     ),
-    **dict.fromkeys(_functions("clamp", "clip", "clamp_min"), _above),
+    **dict.fromkeys(_model.functions("clamp", "clip", "clamp_min"), _above),
 }
+
+
+def unpacked(
+    function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Tensor, list[Any], dict[str, Any], bool]:
+    """The input of a call of one of these functions, its other arguments, and whether it is in place."""
+    x, *rest = args if args else (kwargs["input"],)
+    options = {name: value for name, value in kwargs.items() if name not in ("input", "inplace")}
+    in_place = kwargs.get("inplace", False) or function.__name__.endswith("_")
+    return x, rest, options, in_place

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from attrlib import _check, _model
-from attrlib.models.kinks import ROUNDED
+from attrlib.models.kinks import ROUNDED, unpacked
 
 
 class _SoftReLU6(nn.Module):
@@ -122,11 +122,7 @@ class _Kinks(TorchFunctionMode):
         kwargs = kwargs or {}
         if func not in ROUNDED:
             return func(*args, **kwargs)
-        x, *rest = args if args else (kwargs["input"],)
-        options = {
-            name: value for name, value in kwargs.items() if name not in ("input", "inplace")
-        }
-        in_place = kwargs.get("inplace", False) or func.__name__.endswith("_")
+        x, rest, options, in_place = unpacked(func, args, kwargs)
         soft = ROUNDED[func](self._relu, x.clone() if in_place else x, *rest, **options)
         if soft is None:
             return func(*args, **kwargs)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.overrides import TorchFunctionMode
 
-from attrlib import _check, _model
-from attrlib.models.kinks import ROUNDED, Relu
+from attrlib import _check, _model, _shape
+from attrlib.models.kinks import ROUNDED, Relu, unpacked
 from attrlib.types import Classifier, Norm
 
 _SEED = 0  # of the move that measures: the same for every network
@@ -95,9 +95,10 @@ class _Moved(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        kwargs = kwargs or {}
         if func in _SOFTENED:
-            self.seen.append((args[0] if args else kwargs["input"]).clone())
-        return func(*args, **(kwargs or {}))
+            self.seen.append(unpacked(func, args, kwargs)[0].clone())
+        return func(*args, **kwargs)
 
 
 class _Soft(TorchFunctionMode):
@@ -113,11 +114,7 @@ class _Soft(TorchFunctionMode):
         kwargs = kwargs or {}
         if func not in _SOFTENED:
             return func(*args, **kwargs)
-        x, *rest = args if args else (kwargs["input"],)
-        options = {
-            name: value for name, value in kwargs.items() if name not in ("input", "inplace")
-        }
-        in_place = kwargs.get("inplace", False) or func.__name__.endswith("_")
+        x, rest, options, in_place = unpacked(func, args, kwargs)
         before = x.clone() if in_place else x
         width = self._width * _response(next(self._moved, None), before.detach())
         soft = _SOFTENED[func](_relu(width), before, *rest, **options)
@@ -135,9 +132,8 @@ def _response(moved: Tensor | None, u: Tensor) -> Tensor:
         raise ValueError(
             "Expected model to call the same activations for all images, got another way for moved ones"
         )
-    wide = (-1, *[1] * (u.ndim - 1))
     size = (moved - u).flatten(1).square().mean(1).sqrt()
-    return torch.where(size > 0, size, 1).view(wide)
+    return _shape.wide(torch.where(size > 0, size, 1), u)
 
 
 def _relu(width: Tensor) -> Relu:

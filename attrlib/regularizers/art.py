@@ -203,9 +203,8 @@ def _smooth(model: Classifier, beta: float | None) -> Classifier:
             f"Expected model to be a torch.nn.Module (or beta=None), got {type(model).__name__}"
         )
     _model.independent(model)
-    model = (
-        model.module if isinstance(model, nn.DataParallel) else model
-    )  # functional_call refuses it
+    # functional_call refuses nn.DataParallel.
+    model = model.module if isinstance(model, nn.DataParallel) else model
     twin = smoothed(model, beta)
     names = (name for name, _ in twin.named_parameters())
     weights: dict[str, Tensor] = dict(zip(names, model.parameters(), strict=True))

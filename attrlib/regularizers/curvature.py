@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attrlib import _check, _model, _random
+from attrlib import _check, _model, _random, _shape
 from attrlib.attributions import gradient
 from attrlib.regularizers._derivatives import loss_gradient, squares
 from attrlib.types import Classifier, Inputs, Labels, PerSample
@@ -189,7 +189,7 @@ class Curvature:
         here, _ = loss_gradient(model, x, y)
         sign = here.detach().sign()
         length = sign.flatten(1).square().sum(1).sqrt().clamp(min=1.0)
-        u = sign / length.view(-1, *[1] * (x.ndim - 1))
+        u = sign / _shape.wide(length, x)
         there, _ = loss_gradient(model, x + self.h * u, y)
         return squares((there - here) / self.h)
 

@@ -59,10 +59,7 @@ class FiniteDifference:
 
     def __call__(self, values: Values, x: Inputs, generator: torch.Generator | None) -> PerSample:
         """Return the values (n,), >= 0; noise is not needed."""
-        v = self.h * unit(_slope(values, x, graph=False))
-        up, down = values(torch.cat([x + v, x - v])).chunk(2)
-        _long_enough(up, h=self.h)
-        return ((up - down) / (2 * self.h)).square() / 2
+        return _half_square(values, x, unit(_slope(values, x, graph=False)), h=self.h)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +94,8 @@ class RandomProjection:
         """Return the values (n,), >= 0."""
         total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         for _ in range(self.draws):
-            v = self.sigma * _random.normal_like(x, generator=generator)
-            up, down = values(torch.cat([x + v, x - v])).chunk(2)
-            _long_enough(up, sigma=self.sigma)
-            total = total + ((up - down) / (2 * self.sigma)).square() / 2
+            direction = _random.normal_like(x, generator=generator)
+            total = total + _half_square(values, x, direction, sigma=self.sigma)
         return total / self.draws
 
 
@@ -234,15 +229,18 @@ def _slope(values: Values, x: Tensor, *, graph: bool) -> Tensor:
         return _model.slope(values(x).sum(), x, create_graph=graph)
 
 
-def _long_enough(values: Tensor, **step: float) -> None:
-    """Raise if rounding of the values is larger than the error of a central difference."""
-    shortest = torch.finfo(values.dtype).eps ** (1 / 3)
-    for name, length in step.items():
-        if length < shortest:
-            raise ValueError(
-                f"Expected {name} >= {shortest:.2g} for logits of {values.dtype}, whose rounding a "
-                f"shorter step magnifies, got {length!r}"
-            )
+def _half_square(values: Values, x: Tensor, direction: Tensor, **step: float) -> PerSample:
+    """Half the squared central difference; raise if rounding is larger than the error of the step."""
+    ((name, length),) = step.items()
+    v = length * direction
+    up, down = values(torch.cat([x + v, x - v])).chunk(2)
+    shortest = torch.finfo(up.dtype).eps ** (1 / 3)
+    if length < shortest:
+        raise ValueError(
+            f"Expected {name} >= {shortest:.2g} for logits of {up.dtype}, whose rounding a "
+            f"shorter step magnifies, got {length!r}"
+        )
+    return ((up - down) / (2 * length)).square() / 2
 
 
 def _unnormalised(marginals: Tensor) -> None:

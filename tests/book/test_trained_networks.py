@@ -13,7 +13,9 @@ from tests.book.building import ROOT
 sys.path.append(str(ROOT / "tools" / "sphinx"))
 from trained_networks import call, text
 
-SMOOTH = {"softplus", "hessian", "lga", "density", "natural-block", "density-block"}
+SMOOTH = {
+    "softplus", "hessian", "lga", "interval-maps", "density", "natural-block", "density-block",
+}  # fmt: skip
 every_recipe = pytest.mark.parametrize("name", [n for n in RECIPES if n in checkpoints.names()])
 
 
