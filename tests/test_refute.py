@@ -137,7 +137,7 @@ def test_table_is_added_to_row_by_row(tmp_path: Path, monkeypatch: pytest.Monkey
     attacks = {n: Masks(EPS, **s) for n, s in zip(("standard", "own"), settings, strict=True)}
     monkeypatch.setattr(refute, "PER_CLASS", 1)
     monkeypatch.setattr(refute, "CELLS", (cell,))
-    monkeypatch.setattr(refute, "attacks_of", lambda cell: attacks)
+    monkeypatch.setattr(refute, "attacks_of", lambda *_: attacks)
     monkeypatch.setattr("sys.argv", ["refute", "--out", str(table)])
     refute.main()
     before = table.read_bytes()
