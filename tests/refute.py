@@ -1,9 +1,10 @@
 """Is the suite beaten by an attack of another kind? `python -m tests.refute`.
 
 A score under attack is an upper bound, and no suite can say how far it is from the truth. Here it stands
-beside the attack of `tests.masks`, which was written independently and takes about as much processor
-time as the suite's standard effort (a line for each attack is printed). `own_gain` compares the two at
-equal cost: how much lower the other attack ends, below 0 where the suite is better. `both` takes the
+beside an attack that takes about as much processor time as the suite's standard effort (a line for each
+attack is printed): that of `tests.masks`, which was written independently, or that of `tests.crossing`,
+with a table of its own. `own_gain` compares the two at equal cost: how much lower the other attack ends,
+below 0 where the suite is better. `both` takes the
 better point for each image, and `gain` is what that takes off the suite's score: never below 0, as any
 second attack helps somewhere. Intervals are bootstrap intervals of differences at the same image. Only
 the package's maps and metrics judge points. Rows that the table has are not made again.
@@ -26,10 +27,12 @@ from attrlib.benchmark import _table, provenance
 from attrlib.benchmark.cells import listed
 from attrlib.maps import to_heatmap
 from attrlib.types import Attack
+from tests.crossing import Crossing
 from tests.masks import K, Masks
 from tests.speed_measure import RESULTS, clock
 
 PER_CLASS = 4  # images of the fixed list
+TABLES = {"masks": "refutation.csv", "crossing": "refutation-crossing.csv"}
 
 
 class Cell(NamedTuple):
@@ -57,10 +60,18 @@ CELLS = (
 )
 
 
-def attacks_of(cell: Cell) -> dict[str, Attack]:
-    """The suite, and the attack that is not part of it."""
+def cells_of(name: str) -> list[Cell]:
+    """Cells that an attack can take: crossing knows the top-k score; the strong suite needs one table."""
+    if name == "masks":
+        return list(CELLS)
+    return [cell._replace(strong=False) for cell in CELLS if cell.goal == "top-k"]
+
+
+def attacks_of(cell: Cell, name: str = "masks") -> dict[str, Attack]:
+    """The suite, and an attack that is not part of it."""
     suite = partial(standard, eps=cell.eps, attribution=attributions.gradient, k=K, goal=cell.goal)
-    attacks: dict[str, Attack] = {"standard": suite(), "own": Masks(cell.eps, cell.goal)}
+    own = Masks(cell.eps, cell.goal) if name == "masks" else Crossing(cell.eps)
+    attacks: dict[str, Attack] = {"standard": suite(), "own": own}
     return attacks | ({"strong": suite(effort="strong")} if cell.strong else {})
 
 
@@ -111,23 +122,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.refute", description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "refutation.csv")
+    parser.add_argument("--attack", choices=TABLES, default="masks", help="default: masks")
+    parser.add_argument("--out", type=Path, help="default: the attack's table in results")
     options = parser.parse_args()
+    out = options.out or RESULTS / TABLES[options.attack]
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     images = listed(data.fashion_mnist("test"), per_class=PER_CLASS)
     x, y = images.x.to(device), images.y.to(device)
-    _table.check_constant(options.out, "suite", SUITE)
-    for cell in CELLS:
+    _table.check_constant(out, "suite", SUITE)
+    for cell in cells_of(options.attack):
         key = {"net": cell.net, "eps": f"{cell.eps:.5f}", "goal": cell.goal}
         key |= {"images": str(len(x)), "suite": SUITE}
-        if _table.in_table(options.out, key):
+        if _table.in_table(out, key):
             continue
         start = time.perf_counter()
         model = checkpoints.load(cell.net).model.requires_grad_(False).to(device)
-        found = scores(cell, attacks_of(cell), model, x, y)
+        found = scores(cell, attacks_of(cell, options.attack), model, x, y)
         where = provenance(device, seconds=time.perf_counter() - start)
-        _table.append(options.out, [key | compared(found) | where])
+        _table.append(out, [key | compared(found) | where])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from attrlib.attacks.suite import SUITE, Goal
 from attrlib.benchmark.cells import listed
 from attrlib.maps import to_heatmap
 from attrlib.models import SmallCNN
-from tests import masks, oracles, refute
+from tests import crossing, masks, oracles, refute
+from tests.crossing import Crossing
 from tests.masks import Masks, Task, Written
 from tests.refute import Cell, compared, judged
 
@@ -93,6 +94,68 @@ def test_points_are_allowed_and_lower(
     assert torch.equal(z, attack(model, x, y, generator=oracles.seeded(0)))
 
 
+@pytest.mark.parametrize("name", ["natural-s0", "hessian-s0"])
+def test_crossing_gives_allowed_and_lower_points(
+    name: str, images: data.Images, device: torch.device, dtype: torch.dtype
+) -> None:
+    model, x, y = network(name, device, dtype), images.x.to(device, dtype), images.y.to(device)
+    attack = Crossing(EPS, steps=6, cold=3, tries=9)
+    z = attack(model, x, y, generator=oracles.seeded(0))
+    assert z.dtype == dtype
+    assert (judged(Cell(name, EPS), model, x, y, z) < 1).all()
+    assert torch.equal(z, attack(model, x, y, generator=oracles.seeded(0)))
+
+
+def test_narrow_slopes_of_a_smooth_network_are_nearly_the_true_ones(
+    images: data.Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = network("hessian-s0", torch.device("cpu"), torch.float64)
+    x, y, beta = images.x.double(), images.y, 10.0
+    task = Task(Written(model), x, y, EPS, "top-k")
+    push = crossing.Push((1, 1), (1, 1), (1, 1), 0.0, relative=True)
+    heat, one = x.new_tensor([0.5]), x.new_ones(1)
+    leaf = x.clone().requires_grad_()
+    _, pre = task.net.forward(leaf)
+    g = task.net.back([(beta * u).sigmoid() for u in pre], y)
+    (exact,) = torch.autograd.grad(task.goal.soft(g.flatten(1), heat, one).sum(), leaf)
+    rise = crossing.slope(task, x, 0.5, 1e-6, push)
+    assert (torch.nn.functional.cosine_similarity(rise.flatten(1), exact.flatten(1)) > 0.9).all()
+
+
+def test_slopes_look_at_the_side_a_unit_is_on() -> None:
+    model = network("natural-s0", torch.device("cpu"), torch.float64)
+    images = listed(data.fashion_mnist("test"), per_class=1)[:1]
+    x, y = images.x.double(), images.y
+    task = Task(Written(model), x, y, EPS, "top-k")
+    push = crossing.PUSHES[0]
+    first = crossing.slope(task, x, 0.3, 1.0, push)
+    task.goal.soft = lambda *args: (
+        -masks.Overlap.soft(task.goal, *args)
+    )  # now all sides are swapped
+    assert not torch.allclose(first, -crossing.slope(task, x, 0.3, 1.0, push), rtol=0.1)
+
+
+def test_crossing_takes_blocks_of_the_better_of_two_points(images: data.Images) -> None:
+    model = network("madry-s0", torch.device("cpu"), torch.float32)
+    x, y = images.x, images.y
+    task = Task(Written(model), x, y, EPS, "top-k")
+    pool = [task.corner(oracles.seeded(seed)) for seed in (1, 2)]
+    best = crossing.cross(task, pool, 40, oracles.seeded(0))
+    single = torch.stack([task.score(z)[0] for z in pool]).amin(0)
+    assert (best.value <= single).all()
+    assert (best.value < single).any()
+    assert ((best.z == pool[0]) | (best.z == pool[1])).all()
+
+
+def test_blocks_lie_on_a_grid() -> None:
+    for side in crossing.SIDES:
+        blocks = crossing._blocks(torch.zeros(5, 1, 28, 28), side, oracles.seeded(side))
+        corners = blocks[:, :, ::side, ::side]
+        assert torch.equal(corners.repeat_interleave(side, 2).repeat_interleave(side, 3), blocks)
+        assert blocks.any()
+        assert not blocks.all()
+
+
 def test_what_is_not_allowed_is_not_judged(images: data.Images) -> None:
     model = network("natural-s0", torch.device("cpu"), torch.float32)
     x, y = images.x, images.y
@@ -137,7 +200,7 @@ def test_table_is_added_to_row_by_row(tmp_path: Path, monkeypatch: pytest.Monkey
     attacks = {n: Masks(EPS, **s) for n, s in zip(("standard", "own"), settings, strict=True)}
     monkeypatch.setattr(refute, "PER_CLASS", 1)
     monkeypatch.setattr(refute, "CELLS", (cell,))
-    monkeypatch.setattr(refute, "attacks_of", lambda cell: attacks)
+    monkeypatch.setattr(refute, "attacks_of", lambda *_: attacks)
     monkeypatch.setattr("sys.argv", ["refute", "--out", str(table)])
     refute.main()
     before = table.read_bytes()
@@ -165,5 +228,11 @@ def test_suite_and_attack_have_the_cells_goal_and_budget() -> None:
         attacks = refute.attacks_of(cell)
         assert ("strong" in attacks) == cell.strong
         assert attacks["own"] == Masks(cell.eps, cell.goal)
+    for cell in refute.cells_of("crossing"):
+        attacks = refute.attacks_of(cell, "crossing")
+        assert list(attacks) == ["standard", "own"]
+        assert attacks["own"] == Crossing(cell.eps)
     with pytest.raises(TypeError, match="Expected model to be a SmallCNN, got Linear"):
         Masks(EPS)(torch.nn.Linear(2, 2), torch.zeros(1, 2), torch.zeros(1))
+    with pytest.raises(TypeError, match="Expected model to be a SmallCNN, got Linear"):
+        Crossing(EPS)(torch.nn.Linear(2, 2), torch.zeros(1, 2), torch.zeros(1))
