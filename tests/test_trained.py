@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from attrlib.__main__ import main
 from attrlib.attacks import PGD, SUITE, LinfBall, RandomSign, WorstOf, standard
 from attrlib.benchmark import calibration_error, cells, recipes, trained
 from attrlib.maps import to_heatmap
+from attrlib.recipes import RECIPES
 from attrlib.regularizers import loss_hessian_eigenvalue
 
 EPS = 0.05
@@ -24,6 +26,8 @@ def _small() -> Iterator[None]:
     few = data.fashion_mnist("test")[:120]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "fashion_mnist", lambda split: few)
+        small = {n: replace(RECIPES[n], data=data.fashion_mnist) for n in ("natural", "softplus")}
+        patch.setattr(trained, "RECIPES", small)
         patch.setattr(checkpoints, "names", lambda: ["natural", "softplus"])
         patch.setattr(checkpoints, "seeds", lambda name: [0, 1] if name == "natural" else [])
         patch.setattr(trained, "BUDGETS", (EPS,))

@@ -13,12 +13,12 @@ def lost_share(answer: object) -> str:
     """`lost_share(noise, shift, radius)` is the share of the draws outside the moved ball."""
     hint = "The distance of each draw from `shift`, in Euclidean length, against `radius`."
     line = torch.tensor([[-1.0], [-0.25], [0.25], [0.75]])
-    plane = torch.tensor([[0.9, 0.9], [1.1, 0.1], [-1.0, 0.0], [0.0, -1.9]])
+    plane = torch.tensor([[0.9, 0.9], [1.1, 0.1], [-1.0, 0.0], [0.0, -1.9], [1.8, 0.8]])
     for name, noise, shift, radius, right in (
         ("four numbers, shift 0.5, radius 1", line, torch.tensor([0.5]), 1.0, 0.25),
         ("four numbers, shift -0.5, radius 1", line, torch.tensor([-0.5]), 1.0, 0.25),
-        ("four points, shift (1, 0), radius 1", plane, torch.tensor([1.0, 0.0]), 1.0, 0.5),
-        ("four points, shift 0, radius 2", plane, torch.zeros(2), 2.0, 0.0),
+        ("five points, shift (1, 0), radius 1", plane, torch.tensor([1.0, 0.0]), 1.0, 0.6),
+        ("five points, shift 0, radius 2", plane, torch.zeros(2), 2.0, 0.0),
     ):
         got = run(answer, noise, shift, radius, tried=name, hint=hint)
         got = got.double() if isinstance(got, Tensor) else got

@@ -10,9 +10,9 @@ from attrlib import metrics
 Ends = tuple[Tensor, Tensor]
 
 
-def _at_the_ends(weight: float, bias: float, low: float, high: float) -> tuple[float, float]:
-    """Forgets that a negative weight turns the ends round."""
-    return weight * (weight * low + bias > 0), weight * (weight * high + bias > 0)
+def _turned(weight: float, bias: float, low: float, high: float) -> tuple[float, float]:
+    """The slope at the high end first, which is the lower one for no weight."""
+    return weight * (weight * high + bias > 0), weight * (weight * low + bias > 0)
 
 
 def _middle(low: Tensor, high: Tensor, weight: Tensor, bias: Tensor) -> Ends:
@@ -63,7 +63,7 @@ def _shares(least: Tensor, a: Tensor, y: Tensor, *, times: float, own: bool = Fa
 
 WRONG = {
     "slope-box": [
-        _at_the_ends,
+        _turned,
         lambda weight, bias, low, high: (min(0.0, weight), max(0.0, weight)),
         lambda weight, bias, low, high: (weight, weight),
         lambda weight, bias, low, high: max(0.0, weight),
