@@ -1,6 +1,5 @@
 """The study of densities: each run is what its words say, and its rows are what one would compute."""
 
-import csv
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from attrlib.__main__ import main
 from attrlib.benchmark import DensityRun, densities, density, density_recipe, density_runs
 from attrlib.recipes import RECIPES, planted_blocks
 from tests import oracles
+from tests.tables import number, rows
 
 _BLOCK = DensityRun(images="block", term="centered", strength=0.3)
 _MARK = DensityRun(images="spurious 0.5", term="noise", strength=0.1, seed=1)
@@ -42,16 +42,6 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def _rows(path: Path, **where: str) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if where.items() <= row.items()]
-
-
-def _value(path: Path, **where: str) -> float:
-    (row,) = _rows(path, **where)
-    return float(row["value"])
-
-
 def test_rows_are_what_one_would_compute(tmp_path: Path) -> None:
     path = tmp_path / "density.csv"
     density(path)
@@ -63,12 +53,12 @@ def test_rows_are_what_one_would_compute(tmp_path: Path) -> None:
         training.train(net, train, recipe.loss, config=recipe.config, generator=order)
         hits = training.evaluate(net, val, {"right": training.correct})["right"]
         where = {"images": run.images, "map": "none"}
-        assert _value(path, quantity="accuracy", **where) == pytest.approx(
+        assert number(path, quantity="accuracy", **where) == pytest.approx(
             float(hits.mean()), abs=1e-4
         )
         if isinstance(val, data.Shortcuts):
             conflict = float(hits[~val.aligned].mean())
-            found = _value(path, quantity="conflict_accuracy", **where)
+            found = number(path, quantity="conflict_accuracy", **where)
             assert found == pytest.approx(conflict, abs=1e-4)
             continue
         chosen = densities.cells.listed(val, per_class=1)
@@ -76,8 +66,8 @@ def test_rows_are_what_one_would_compute(tmp_path: Path) -> None:
         for name, model in (("gradient", net), ("gradient, gauge fixed", energy.GaugeFixed(net))):
             heat = maps.to_heatmap(attributions.gradient(model, chosen.x, chosen.y))
             leak = metrics.leakage(heat, region=chosen.null).mean().item()
-            assert _value(path, map=name, quantity="leakage") == pytest.approx(leak, abs=1e-4)
-        shares = [float(row["value"]) for row in _rows(path, quantity="topk_leakage")]
+            assert number(path, map=name, quantity="leakage") == pytest.approx(leak, abs=1e-4)
+        shares = [float(row["value"]) for row in rows(path, quantity="topk_leakage")]
         assert len(shares) == 2 * len(densities.MAPS)
         assert all(0 <= share <= 1 for share in shares)
 
@@ -105,7 +95,7 @@ def test_a_second_call_makes_nothing_anew(
 ) -> None:
     path = tmp_path / "density.csv"
     density(path, only=["block"], progress=True)
-    assert {row["images"] for row in _rows(path)} == {"block"}
+    assert {row["images"] for row in rows(path)} == {"block"}
     first = path.read_bytes()
 
     def never(*_: object, **__: object) -> None:
@@ -130,7 +120,7 @@ def test_a_set_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_the_command_writes_the_table(tmp_path: Path) -> None:
     path = tmp_path / "density.csv"
     main(["bench", "density", "--only", "block", "--out", str(path)])
-    assert {row["count"] for row in _rows(path, map="occlusion")} == {"10"}
+    assert {row["count"] for row in rows(path, map="occlusion")} == {"10"}
 
 
 def test_every_run_is_another_and_trains_what_it_says() -> None:

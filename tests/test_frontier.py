@@ -1,6 +1,5 @@
 """The study of strengths: each run is what its words say, and its rows are what one would compute."""
 
-import csv
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ from attrlib.benchmark import cells, frontier, methods, variants
 from attrlib.maps import to_heatmap
 from attrlib.metrics import topk_intersection
 from attrlib.training import TrainConfig
+from tests.tables import rows
 
 _ALL = tuple(variants())
 _TINY = TrainConfig(epochs=1, batch_size=32)
@@ -46,11 +46,6 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def _rows(path: Path, **where: str) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if where.items() <= row.items()]
-
-
 def test_rows_are_what_one_would_compute(tmp_path: Path) -> None:
     path = tmp_path / "frontier.csv"
     frontier(path)
@@ -64,18 +59,18 @@ def test_rows_are_what_one_would_compute(tmp_path: Path) -> None:
         order = torch.Generator().manual_seed(1)
         training.train(net, train, run.recipe.loss, config=_TINY, generator=order)
         right = training.evaluate(net, val, {"right": training.correct})["right"].mean().item()
-        (row,) = _rows(path, family=family, quantity="accuracy")
+        (row,) = rows(path, family=family, quantity="accuracy")
         assert float(row["value"]) == pytest.approx(right, abs=1e-4)
         attack = standard(eps=0.1, attribution=gradient, k=100, effort="quick")
         z = attack(net, images.x, images.y, generator=torch.Generator().manual_seed(0))
         a, b = (to_heatmap(gradient(net, p, images.y)) for p in (images.x, z))
         where = {"family": family, "map": "gradient", "eps": "0.10000", "quantity": "topk"}
-        (row,) = _rows(path, **where)
+        (row,) = rows(path, **where)
         assert float(row["value"]) == pytest.approx(
             topk_intersection(a, b, k=100).mean().item(), abs=1e-4
         )
         assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
-        (row,) = _rows(path, family=family, quantity="step_ratio")
+        (row,) = rows(path, family=family, quantity="step_ratio")
         assert float(row["value"]) == 3.0
 
 
@@ -84,7 +79,7 @@ def test_a_second_call_makes_nothing_anew(
 ) -> None:
     path = tmp_path / "frontier.csv"
     frontier(path, only=["natural"], progress=True)
-    assert {row["family"] for row in _rows(path)} == {"natural"}
+    assert {row["family"] for row in rows(path)} == {"natural"}
     first = path.read_bytes()
 
     def never(*_: object, **__: object) -> None:
@@ -108,7 +103,7 @@ def test_the_command_writes_the_table(tmp_path: Path) -> None:
     path = tmp_path / "frontier.csv"
     main(["bench", "frontier", "--only", "natural", "--out", str(path)])
     images = cells.listed(data.fashion_mnist("val", full=True), per_class=2)
-    assert {row["images"] for row in _rows(path, quantity="topk")} == {str(len(images))}
+    assert {row["images"] for row in rows(path, quantity="topk")} == {str(len(images))}
 
 
 def test_every_run_has_a_name_of_its_own_and_trains_what_it_says() -> None:

@@ -1,6 +1,5 @@
 """The table of recipes: what it says is what a reader would compute."""
 
-import csv
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ from attrlib.benchmark import calibration_error, cells, recipes, trained
 from attrlib.maps import to_heatmap
 from attrlib.recipes import RECIPES
 from attrlib.regularizers import loss_hessian_eigenvalue
+from tests.tables import number, rows
 
 EPS = 0.05
 
@@ -60,16 +60,6 @@ def _single() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def _rows(path: Path, **where: str) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if where.items() <= row.items()]
-
-
-def _value(path: Path, **where: str) -> float:
-    (row,) = _rows(path, **where)
-    return float(row["value"])
-
-
 def _nets() -> list[torch.nn.Module]:
     return [checkpoints.load(f"natural-s{seed}").model for seed in (0, 1)]
 
@@ -87,31 +77,31 @@ def test_rows_are_what_one_would_compute(table: Path) -> None:
             ("lambda_max_median", lam.median(), 1e-3),
             ("calibration_error", torch.tensor(error), 1e-4),
         ):
-            found = _value(table, quantity=quantity, **where)
+            found = number(table, quantity=quantity, **where)
             assert found == pytest.approx(value.item(), abs=tolerance)
-        assert _value(table, quantity="pgd20_accuracy", **where) <= hits.mean()
+        assert number(table, quantity="pgd20_accuracy", **where) <= hits.mean()
     # One random draw on the list, whatever the network predicts there.
     chosen, pool = cells.listed(test, per_class=2), cells.listed(test, per_class=3, start=2)
     net, (x, y) = _nets()[0], (chosen.x, chosen.y)
     z = RandomSign(eps=EPS)(net, x, y, generator=torch.Generator().manual_seed(0))
     a, b = (to_heatmap(attributions.gradient(net, p, y)) for p in (x, z))
     where = {"seed": "0", "attack": "random"}
-    (row,) = _rows(table, quantity="topk", **where)
+    (row,) = rows(table, quantity="topk", **where)
     overlap = partial(metrics.topk_intersection, k=100)
     assert float(row["value"]) == pytest.approx(overlap(a, b).mean().item(), abs=1e-4)
     assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
     assert (row["images"], row["eps"], row["suite"]) == ("20", "0.05000", "")
-    assert _value(table, quantity="topk_chance", **where) == pytest.approx(100 / 784, abs=1e-4)
+    assert number(table, quantity="topk_chance", **where) == pytest.approx(100 / 784, abs=1e-4)
     rest = to_heatmap(attributions.gradient(net, pool.x, pool.y))
     known = metrics.identification(a, b, y, score=overlap, pool=rest, pool_y=pool.y)
-    found = _value(table, quantity="identification_topk", **where)
+    found = number(table, quantity="identification_topk", **where)
     assert found == pytest.approx(known.mean().item(), abs=1e-4)
     estimate = metrics.specific(a, b, y, score=overlap, generator=torch.Generator().manual_seed(0))
-    (row,) = _rows(table, quantity="specific_topk", **where)
+    (row,) = rows(table, quantity="specific_topk", **where)
     ends = [float(row[name]) for name in ("value", "low", "high")]
     assert ends == pytest.approx(list(estimate), abs=1e-4)
     right = (net(x).argmax(1) == y).double().mean().item()
-    assert _value(table, quantity="right", **where) == pytest.approx(right, abs=1e-4)
+    assert number(table, quantity="right", **where) == pytest.approx(right, abs=1e-4)
 
 
 def test_maps_of_another_origin_are_what_they_say(table: Path) -> None:
@@ -123,34 +113,34 @@ def test_maps_of_another_origin_are_what_they_say(table: Path) -> None:
     for origin, b in (("other image", a[mate]), ("blank image", grey)):
         expected = metrics.topk_intersection(a, b, k=100).mean().item()
         where = {"seed": "1", "attack": origin, "eps": "0.00000"}
-        assert _value(table, quantity="topk", **where) == pytest.approx(expected, abs=1e-4)
+        assert number(table, quantity="topk", **where) == pytest.approx(expected, abs=1e-4)
     y = torch.tensor([4, 1, 4, 0, 1])
     assert cells.following(y, same=False).tolist() == [1, 2, 3, 4, 0]
     assert cells.following(y).tolist() == [2, 4, 0, 3, 1]
 
 
 def test_the_table_is_consistent(table: Path) -> None:
-    for row in _rows(table, seed="all"):
+    for row in rows(table, seed="all"):
         if row["quantity"] in ("step_ratio", "images"):
             continue
         where = {k: row[k] for k in ("recipe", "attack", "eps", "quantity")}
-        seeds = [float(one["value"]) for one in _rows(table, **where) if one["seed"] != "all"]
+        seeds = [float(one["value"]) for one in rows(table, **where) if one["seed"] != "all"]
         mean = sum(seeds) / len(seeds)  # NaN where the few images of this test leave nothing
         assert float(row["value"]) == pytest.approx(mean, abs=2e-4, nan_ok=True)
         if row["low"]:
             assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
     drawn = {
-        attack: _value(table, seed="0", attack=attack, quantity="topk")
+        attack: number(table, seed="0", attack=attack, quantity="topk")
         for attack in ("random", "mass", "top-k suite")
     }
     assert drawn["top-k suite"] < drawn["random"]
     assert drawn["mass"] < drawn["random"]
-    suites = {row["attack"] for row in _rows(table, suite=SUITE)}
+    suites = {row["attack"] for row in rows(table, suite=SUITE)}
     assert suites == {f"{goal} suite" for goal in cells.GOALS}
     for attack in suites:
-        assert _value(table, seed="0", attack=attack, quantity="kept") == 1
-    assert _value(table, quantity="step_ratio") > 0
-    assert {row["recipe"] for row in _rows(table)} == {"natural"}  # nothing is shipped of the other
+        assert number(table, seed="0", attack=attack, quantity="kept") == 1
+    assert number(table, quantity="step_ratio") > 0
+    assert {row["recipe"] for row in rows(table)} == {"natural"}  # nothing is shipped of the other
 
 
 def test_a_second_call_adds_nothing_and_reads_the_points(
@@ -164,8 +154,8 @@ def test_a_second_call_adds_nothing_and_reads_the_points(
     monkeypatch.setattr(trained, "_parts", lambda: iter([("top-k suite", EPS)]))
     recipes(tmp_path / "again.csv", points=points)
     shown = ("seed", "quantity", "value", "low", "high")
-    again = [[row[name] for name in shown] for row in _rows(tmp_path / "again.csv")]
-    first = [[row[name] for name in shown] for row in _rows(table, attack="top-k suite")]
+    again = [[row[name] for name in shown] for row in rows(tmp_path / "again.csv")]
+    first = [[row[name] for name in shown] for row in rows(table, attack="top-k suite")]
     assert again == first
 
 
@@ -174,11 +164,11 @@ def test_other_checkpoints_lists_and_names_are_refused(
 ) -> None:
     content = table.read_text()
     copy = tmp_path / "copy.csv"
-    digest = _rows(table)[0]["checkpoints"]
+    digest = rows(table)[0]["checkpoints"]
     copy.write_text(content.replace(digest, "0" * 8))
     assert main(["bench", "recipes", "--out", str(copy)]) == 2
     assert f"natural made from the checkpoints {digest}, got others" in capsys.readouterr().err
-    copy.write_text(content.replace(_rows(table)[0]["list"], "f" * 8))
+    copy.write_text(content.replace(rows(table)[0]["list"], "f" * 8))
     assert main(["bench", "recipes", "--out", str(copy)]) == 2
     assert "in every row, got" in capsys.readouterr().err
     assert main(["bench", "recipes", "--only", "madry", "--out", str(copy)]) == 2
