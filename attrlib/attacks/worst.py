@@ -11,6 +11,7 @@ from torch import Tensor
 from attrlib import _check, _model, _random, _shape
 from attrlib.attacks.ascent import compared, defined, maps_of
 from attrlib.attacks.attribution import AttributionAttack, UnattackedWarning, warn_unattacked
+from attrlib.attacks.crossing import Crossing
 from attrlib.attacks.objectives import cut
 from attrlib.types import Attack, Attribution, Classifier, Inputs, Labels, Metric
 
@@ -19,18 +20,19 @@ from attrlib.types import Attack, Attribution, Classifier, Inputs, Labels, Metri
 class WorstOf:
     """Run several attacks; each image keeps the worst admissible point.
 
-    Attacks run in order. One that can (`AttributionAttack`, `WorstOf`) starts at the best point so far,
-    unless `warm` is False; the first starts at `x`. Points are compared on the real model, with one
-    fixed noise for stochastic maps. Images that are at the floor are left out of further work; noise is
-    drawn for all rows all the same, so that no row depends on another (but for the rounding of smaller
-    batches).
+    Attacks run in order. The first `cold` ones start at `x`; a later one that can (`AttributionAttack`,
+    `WorstOf`) starts at the best point so far. In the end the points of all attacks may be crossed.
+    Points are compared on the real model, with one fixed noise for stochastic maps. Images that are at
+    the floor are left out of further work; noise is drawn for all rows all the same, so that no row
+    depends on another (but for the rounding of smaller batches).
 
     Attributes:
         attacks: The attacks, at least one.
         score: Metric that is minimised, see `AttributionAttack`.
         attribution: Maps that the score compares; None takes those of the first attack that has any.
         keep_label: Keep the predicted class of `x`, whatever the single attacks do.
-        warm: Later attacks start at the best point so far.
+        cold: So many attacks, >= 1, start at `x`; as many as there are leaves each on its own.
+        crossing: Blocks of the points of all attacks are exchanged at the end; None leaves this out.
         floor: Score that cannot be undercut, such as 0 for top-k intersections; None if there is none.
 
     Source: the idea of an ensemble with one result, Croce and Hein 2020; there for predictions.
@@ -40,7 +42,8 @@ class WorstOf:
     score: Metric
     attribution: Attribution | None = None
     keep_label: bool = True
-    warm: bool = True
+    cold: int = 1
+    crossing: Crossing | None = None
     floor: float | None = None
 
     def __post_init__(self) -> None:
@@ -51,6 +54,7 @@ class WorstOf:
             raise ValueError("Expected attacks to hold at least one attack, got an empty tuple")
         if self.attribution is None and not any(map(_attribution, self.attacks)):
             raise ValueError("Expected attribution, or an attack that has one, got neither")
+        _check.count(cold=self.cold)
 
     def __call__(
         self,
@@ -68,7 +72,7 @@ class WorstOf:
             model: Maps a batch to logits (n, classes).
             x: Images (n, …), pixels in [0, 1].
             y: Classes to explain, int64 (n,).
-            start: Where the first attack that can starts instead of `x`.
+            start: Where cold attacks that can start instead of `x`.
             generator: Source of all noise; None is torch's global generator.
 
         Returns:
@@ -95,31 +99,44 @@ class WorstOf:
         best = x.clone()
         lowest = compared(self.score, clean)(clean)
 
-        def consider(z: Tensor, rows: Tensor) -> None:
+        def consider(z: Tensor, rows: Tensor, *, ties: bool = False) -> None:
             with _random.part(rows, of=len(x)):
                 value = compared(cut(self.score, rows), clean[rows])(maps(z, y[rows]))
-            better = value < lowest[rows]
+            better = value <= lowest[rows] if ties else value < lowest[rows]
             if self.keep_label:
                 with torch.no_grad():
                     better &= _model.decision(model, z) == label[rows]
             best[rows] = torch.where(_shape.wide(better, z), z, best[rows])
             lowest[rows] = torch.where(better, value, lowest[rows])
 
-        begin = start
+        def open_rows() -> Tensor:
+            unfinished = alive if self.floor is None else alive & (lowest > self.floor)
+            return unfinished.nonzero()[:, 0]
+
+        begun, pool = 0, []
         for attack in self.attacks:
-            open_rows = alive if self.floor is None else alive & (lowest > self.floor)
-            rows = open_rows.nonzero()[:, 0]
+            rows = open_rows()
             if len(rows) == 0:
                 break
+            # Only the first attack gets no start: later ones are not stopped by rows without a slope.
+            begin = start if begun == 0 or start is not None else x
+            begin = begin if begun < self.cold else best
             with _random.part(rows, of=len(x)), warnings.catch_warnings():
                 warnings.simplefilter("ignore", UnattackedWarning)
                 run = _started(attack, rows, begin)
                 z = run(model, x[rows], y[rows], generator=generator)
             consider(z, rows)
-            if start is None or _starts(attack):
-                # Later attacks get a start in any case: it does not stop them that rows with a slope are
-                # done and left out.
-                begin = best if self.warm else x if start is None else start
+            pool.append(x.index_copy(0, rows, z))
+            begun += start is None or _starts(attack)
+        rows = open_rows()
+        if self.crossing and len(rows):
+            for number in range(self.crossing.tries):
+                turn, mate = divmod(number, len(pool))
+                with _random.part(rows, of=len(x)):
+                    child = self.crossing.child(
+                        best[rows], pool[mate][rows], x[rows], turn=turn, generator=generator
+                    )
+                consider(child, rows, ties=True)
         warn_unattacked(~alive, "their map is zero or not finite")
         return best
 

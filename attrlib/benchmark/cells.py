@@ -26,7 +26,7 @@ WINDOW = 1
 """Radius of the LENS windows of the table."""
 
 CONTROLS = ("random", "best random", "mass")
-_DRAWS = 420  # as many as the suite has steps
+_DRAWS = 700  # as many points as the suite looks at
 _OTHERS = 20  # images whose maps the attack on identification goes for
 _SCORES: Mapping[str, Metric] = {
     "topk": functools.partial(metrics.topk_intersection, k=K),
@@ -62,7 +62,7 @@ def attack_of(name: str, eps: float, others: Tensor | None = None) -> Attack:
 
     Args:
         name: A goal of the suite; `random`, one draw of signs; `best random`, for each image the best of
-            as many draws as the suite has steps; `mass`, the book's first attack: 60 steps from three
+            as many draws as the suite looks at points; `mass`, the book's first attack: 60 steps from three
             starts on the mass of the top k, blunt copies only.
         eps: Budget in every pixel.
         others: Signed maps of other images of the class, for `identification`.

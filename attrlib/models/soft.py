@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn.functional import softplus
 from torch.overrides import TorchFunctionMode
 
@@ -13,9 +14,17 @@ from attrlib.models.kinks import ROUNDED, Relu, unpacked
 from attrlib.types import Classifier, Norm
 
 _SEED = 0  # of the move that measures: the same for every network
+_STAY = 0.1  # reach for units on the side where they are wanted, as a part of the others'
 
 
-def softened(model: Classifier, width: float, *, eps: float, norm: Norm = "linf") -> nn.Module:
+def softened(
+    model: Classifier,
+    width: float,
+    *,
+    eps: float,
+    norm: Norm = "linf",
+    reach: float | None = None,
+) -> nn.Module:
     r"""Return a copy whose values are those of the network, and whose slopes change gradually.
 
     $$\mathrm{relu}'(u) \mapsto \mathrm{sigmoid}(u / w_l), \qquad
@@ -27,6 +36,17 @@ def softened(model: Classifier, width: float, *, eps: float, norm: Norm = "linf"
     sharp in the next. Softplus of sharpness β gets the width $w_l + 1/\beta$. Other smooth activations
     stay; all that `smoothed` rounds is softened, as modules and as functions.
 
+    The derivative of such a slope is symmetrical about the kink: it lets go of a unit that is far on the
+    wrong side. With `reach` r the derivative of what follows from it, of slope $s$ of unit u, is replaced
+    in the chain rule by a one-sided pull,
+
+    $$\frac{\partial D}{\partial u} \mathrel{+}= \frac{1}{r_l} \frac{\partial D}{\partial s} \,
+      e^{-|u| / r}, \qquad r = r_l \text{ if } u \text{ is on the wrong side, else } 0.1 \, r_l$$
+
+    where the wrong side is that on which $D$ falls: a unit that is to change sides is pulled from far
+    away, one that is where it should be only when it is about to leave. Then what looks like a second
+    derivative is none: use such copies to climb, not to measure curvature.
+
     Attacks follow the slopes of such copies. One more forward pass, without a graph, for each call.
 
     Args:
@@ -35,6 +55,8 @@ def softened(model: Classifier, width: float, *, eps: float, norm: Norm = "linf"
         eps: Length of the random move, > 0, in pixel units: of each entry (`linf`), or over all of an
             image (`l2`). Its signs are the same for all images and networks. Pixels stay in [0, 1].
         norm: `linf` or `l2`.
+        reach: Over which units on the wrong side are pulled, > 0, in the units of `width` and mostly
+            larger; None takes the derivative of the slope as it is.
 
     Returns:
         A module, with a deep copy of `model`. Row i of what it gives depends on row i of its input only.
@@ -45,7 +67,7 @@ def softened(model: Classifier, width: float, *, eps: float, norm: Norm = "linf"
 
     Source: ours. Exact values with approximate slopes as in Athalye et al. 2018 (BPDA, against defences
     that hide slopes); a width that follows the spread of the pre-activations after an independent attack
-    on the first suite of this package.
+    on the first suite of this package; one-sided pulls after another one, on the second suite.
 
     >>> net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.ReLU())
     >>> with torch.no_grad():
@@ -59,21 +81,25 @@ def softened(model: Classifier, width: float, *, eps: float, norm: Norm = "linf"
     """
     _check.positive(width=width, eps=eps)
     _check.one_of(("linf", "l2"), norm=norm)
-    return _Softened(_model.copied(model), width, eps, norm)
+    if reach is not None:
+        _check.positive(reach=reach)
+    return _Softened(_model.copied(model), width, eps, norm, reach)
 
 
 class _Softened(nn.Module):
-    def __init__(self, model: Classifier, width: float, eps: float, norm: Norm) -> None:
+    def __init__(
+        self, model: Classifier, width: float, eps: float, norm: Norm, reach: float | None
+    ) -> None:
         super().__init__()
         self.model = model.module if isinstance(model, nn.DataParallel) else model
-        self.width, self.eps, self.norm = width, eps, norm
+        self.width, self.eps, self.norm, self.reach = width, eps, norm, reach
 
     def forward(self, z: Tensor) -> Tensor:
         """The values of the network."""
         moved, elsewhere = _Moved(), self._elsewhere(z)
         with torch.no_grad(), moved:
             self.model(elsewhere)
-        with _Soft(moved.seen, self.width):
+        with _Soft(moved.seen, self.width, self.reach):
             return self.model(z)
 
     def _elsewhere(self, z: Tensor) -> Tensor:
@@ -104,9 +130,9 @@ class _Moved(TorchFunctionMode):
 class _Soft(TorchFunctionMode):
     """While it is active, activations have their values and soft slopes."""
 
-    def __init__(self, moved: list[Tensor], width: float) -> None:
+    def __init__(self, moved: list[Tensor], width: float, reach: float | None) -> None:
         super().__init__()
-        self._moved, self._width = iter(moved), width
+        self._moved, self._width, self._reach = iter(moved), width, reach
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -116,8 +142,9 @@ class _Soft(TorchFunctionMode):
             return func(*args, **kwargs)
         x, rest, options, in_place = unpacked(func, args, kwargs)
         before = x.clone() if in_place else x
-        width = self._width * _response(next(self._moved, None), before.detach())
-        soft = _SOFTENED[func](_relu(width), before, *rest, **options)
+        unit = _response(next(self._moved, None), before.detach())
+        reach = None if self._reach is None else self._reach * unit
+        soft = _SOFTENED[func](_relu(self._width * unit, reach), before, *rest, **options)
         if soft is None:
             return func(*args, **kwargs)
         with torch.no_grad():
@@ -136,14 +163,46 @@ def _response(moved: Tensor | None, u: Tensor) -> Tensor:
     return _shape.wide(torch.where(size > 0, size, 1), u)
 
 
-def _relu(width: Tensor) -> Relu:
-    """A smooth ReLU whose slope changes over `width`, over more of it where it does so anyway."""
+def _relu(width: Tensor, reach: Tensor | None) -> Relu:
+    """A ReLU whose slope changes over `width`, over more of it where it does so anyway."""
 
     def relu(u: Tensor, least: float = 0) -> Tensor:
-        total = width + least
-        return total * softplus(u / total)
+        pulls = None if reach is None else (least + reach, least + _STAY * reach)
+        value: Tensor = _Relu.apply(u, least + width, pulls)
+        return value
 
     return relu
+
+
+class _Relu(Function):
+    """The values of ReLU with the slope sigmoid(u / width)."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, width: Tensor, pulls: tuple[Tensor, Tensor] | None) -> Tensor:
+        ctx.save_for_backward(u, width)
+        ctx.pulls = pulls
+        return u.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        u, width = ctx.saved_tensors
+        slope = (u / width).sigmoid() if ctx.pulls is None else _Slope.apply(u, width, *ctx.pulls)
+        return grad * slope, None, None
+
+
+class _Slope(Function):
+    """The slope sigmoid(u / width); in place of its derivative a pull that depends on the side."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, width: Tensor, far: Tensor, near: Tensor) -> Tensor:
+        ctx.save_for_backward(u, far, near)
+        return (u / width).sigmoid()
+
+    @staticmethod
+    def backward(ctx: Any, rise: Tensor) -> tuple[Tensor, None, None, None]:
+        u, far, near = ctx.saved_tensors
+        wrong = (rise > 0) == (u < 0)  # the slope is to rise, and the unit is off; or the reverse
+        return rise / far * (-u.abs() / torch.where(wrong, far, near)).exp(), None, None, None
 
 
 def _softplus(relu: Callable[..., Tensor], x: Tensor, beta: float = 1, _: float = 20) -> Tensor:
