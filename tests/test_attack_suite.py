@@ -77,12 +77,12 @@ def test_each_image_keeps_the_worst_point(dtype: torch.dtype) -> None:
         RandomSign(eps=0.1, draws=2, score=TOP5, attribution=gradient),
     )
     single = [scores(model, x, y, one(model, x, y, generator=seeded(0))) for one in members[:2]]
-    cold = WorstOf(attacks=members, score=TOP5, warm=False)
+    cold = WorstOf(attacks=members, score=TOP5, cold=3)
     found = scores(model, x, y, cold(model, x, y, generator=seeded(0)))
     for one in single:
         assert (found <= one + 1e-9).all()
     assert any((found < one).any() for one in single)
-    warm = replace(cold, warm=True)
+    warm = replace(cold, cold=1)
     one_less = replace(warm, attacks=members[:1])
     pair = [scores(model, x, y, w(model, x, y, generator=seeded(0))) for w in (one_less, warm)]
     assert (pair[1] <= pair[0]).all()
@@ -119,15 +119,30 @@ def test_later_attacks_start_at_the_best_point(dtype: torch.dtype) -> None:
     start = oracles.images(6, seed=9).to(dtype)
     near = LinfBall(eps=0.1).project(start, x)
     random = RandomSign(eps=0.1, draws=1)
-    for warm in (True, False):
+    for cold in (1, 2):
         third.starts.clear()
-        late = WorstOf(attacks=(random, members[2]), score=TOP5, warm=warm)
+        late = WorstOf(attacks=(random, members[2]), score=TOP5, cold=cold)
         late(model, x, y, start=start, generator=seeded(0))
         assert torch.equal(third.starts[0], near)  # the first that can take a start does
         third.starts.clear()
         nested = WorstOf(attacks=(WorstOf(attacks=(members[2],), score=TOP5),), score=TOP5)
         nested(model, x, y, start=start, generator=seeded(0))
         assert torch.equal(third.starts[0], near)
+
+
+def test_cold_attacks_start_at_the_image_and_later_ones_at_the_best(dtype: torch.dtype) -> None:
+    model, x, y = setting(dtype)
+    spies = [Counting() for _ in range(3)]
+    members = tuple(attack(attribution=spy, steps=3) for spy in spies)
+    z = attack(steps=3)(model, x, y, generator=seeded(0))
+    moved = scores(model, x, y, z) < 1
+    assert moved.any()
+    for cold in (1, 2, 3):
+        for spy in spies:
+            spy.starts.clear()
+        WorstOf(attacks=members, score=TOP5, cold=cold)(model, x, y, generator=seeded(0))
+        for number, spy in enumerate(spies):
+            assert torch.equal(spy.starts[0][moved], x[moved]) == (number < cold)
 
 
 def test_images_at_the_floor_are_left_out_of_further_work(dtype: torch.dtype) -> None:
@@ -178,7 +193,7 @@ def test_what_is_known_of_single_images_is_cut_along(dtype: torch.dtype) -> None
     at_floor = x.clone()
     at_floor[1] = x[1].flip(1, 2)
     suite = WorstOf(
-        attacks=(Fixed(at_floor), attack(objective=goal)), score=TOP5, floor=0.8, warm=False
+        attacks=(Fixed(at_floor), attack(objective=goal)), score=TOP5, floor=0.8, cold=2
     )
     z = suite(Bowl(), x, zeros(x), generator=seeded(0))
     alone = attack(objective=goal)(Bowl(), x, zeros(x), generator=seeded(0))
@@ -208,10 +223,10 @@ def test_an_attack_without_a_slope_raises_first_and_adds_nothing_later(dtype: to
     model, x, y = relu_net(dtype), oracles.images(3).to(dtype), oracles.labels(3)
     copies = (partial(smoothed, beta=10.0),)
     flat, good = attack(steps=2), attack(steps=2, surrogates=copies)
-    for warm in (True, False):
+    for cold in (1, 2):
         with pytest.raises(ValueError, match="Expected an objective with a gradient"):
-            WorstOf(attacks=(flat, good), score=TOP5, warm=warm)(model, x, y)
-        both = WorstOf(attacks=(good, flat), score=TOP5, warm=warm)
+            WorstOf(attacks=(flat, good), score=TOP5, cold=cold)(model, x, y)
+        both = WorstOf(attacks=(good, flat), score=TOP5, cold=cold)
         one = good(model, x, y, generator=seeded(0))
         assert (
             scores(model, x, y, both(model, x, y, generator=seeded(0))) <= scores(model, x, y, one)
@@ -226,6 +241,7 @@ def test_an_attack_without_a_slope_raises_first_and_adds_nothing_later(dtype: to
         ({"attacks": [attack()]}, TypeError, "attacks to be a tuple of attacks"),
         ({"attacks": (3,)}, TypeError, "attacks to be a tuple of attacks"),
         ({"attacks": (RandomSign(eps=0.1),)}, ValueError, "attribution, or an attack that has one"),
+        ({"cold": 0}, ValueError, "cold to be an integer >= 1, got 0"),
     ],
 )
 def test_bad_suites_are_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -286,10 +302,9 @@ def test_each_goal_keeps_the_budget_and_the_class(
 
 def test_the_docstring_counts_the_steps(dtype: torch.dtype) -> None:
     text = attacks.standard.__doc__ or ""
-    told = {
-        effort: int(steps.replace(",", ""))
-        for steps, effort in re.findall(r"([\d,]+) \((quick|standard|strong)\)", text)
-    }
+    numbers = re.findall(r"([\d,]+)\s+and\s+([\d,]+) \((quick|standard|strong)\)", text)
+    told = {effort: int(steps.replace(",", "")) for steps, _, effort in numbers}
+    exchanges = {effort: int(tries) for _, tries, effort in numbers}
     assert told["quick"] <= 60
     assert told["strong"] <= 1500
     for goal in GOALS:
@@ -297,6 +312,8 @@ def test_the_docstring_counts_the_steps(dtype: torch.dtype) -> None:
             found = suite(goal, effort=effort)
             counts = [part.steps * part.restarts for part in found.attacks]
             assert sum(counts) == steps, (goal, effort)
+            tries = found.crossing.tries if found.crossing else 0
+            assert tries == exchanges[effort], (goal, effort)
     x, spy = 0.2 + 0.5 * oracles.images(1, size=3).to(dtype), Counting()
     suite(attribution=spy, eps=1e-4)(Bowl(), x, zeros(x), generator=seeded(0))
     assert len(spy.climbed) == told["quick"]
@@ -400,16 +417,18 @@ def test_the_generator_decides(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("effort", ["quick", "standard", "strong"])
-def test_the_suite_moves_mass_and_ranks(effort: str) -> None:
+def test_the_suite_moves_ranks_and_mass(effort: str) -> None:
     found = suite(effort=effort, norm="l2", eps=0.5)
     assert isinstance(found, WorstOf)
     assert found.floor == 0.0
-    assert found.warm
+    assert found.cold == sum(part.step_size == 0.25 * 0.5 for part in found.attacks)
+    assert (found.crossing is None) == (effort == "quick")
     for part in found.attacks:
         assert isinstance(part, AttributionAttack)
         assert part.ball == L2Ball(eps=0.5)
         assert part.step_decay < 1
-    assert {type(part.objective) for part in found.attacks} == {TopK, Rank}
+    mass = set() if effort == "quick" else {TopK}
+    assert {type(part.objective) for part in found.attacks} == {Rank} | mass
 
 
 @pytest.mark.usefixtures("unchecked_shapes")

@@ -93,6 +93,65 @@ def test_other_smooth_networks_stay_as_they_are(smooth: nn.Module) -> None:
         assert torch.equal(ours, theirs)
 
 
+REACH = 2.0
+
+
+def weighted(u: Tensor, sign: float) -> Tensor:
+    """The pull on numbers u of which a slope is to rise (sign 1) or to fall (−1)."""
+    net = Shifted(nn.ReLU())
+    x = u.clone().requires_grad_()
+    value = models.softened(net, WIDTH, eps=EPS, reach=REACH)(x)
+    (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+    torch.testing.assert_close(
+        slope.detach(), derivatives(models.softened(net, WIDTH, eps=EPS), u)[1]
+    )  # first derivatives are those without reach
+    return torch.autograd.grad(sign * slope.sum(), x)[0]
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_unit_on_the_wrong_side_is_pulled_from_far_away(sign: float) -> None:
+    inside = moves(U)[:, 0].abs() > EPS * 0.99
+    pull, u = weighted(U, sign)[inside], 8 * (U - 0.5)[inside]
+    far = REACH * 8 * EPS
+    wrong = (u < 0) if sign > 0 else (u > 0)
+    reach = torch.where(wrong, far, 0.1 * far)
+    wanted = sign * 8 * 8 / far * torch.exp(-u.abs() / reach)  # the chain rule brings 8 twice
+    torch.testing.assert_close(pull, wanted, rtol=1e-6, atol=1e-9)
+    assert wrong.any()
+    assert not wrong.all()
+
+
+def test_softplus_reaches_as_much_further() -> None:
+    beta = 3.0
+    inside = moves(U)[:, 0].abs() > EPS * 0.99
+    x = U.clone().requires_grad_()
+    value = models.softened(Shifted(nn.Softplus(beta)), WIDTH, eps=EPS, reach=REACH)(x)
+    (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+    pull = torch.autograd.grad(slope.sum(), x)[0]
+    u, unit = 8 * (U - 0.5), 8 * EPS
+    far, near = 1 / beta + REACH * unit, 1 / beta + 0.1 * REACH * unit
+    wanted = 64 / far * torch.exp(-u.abs() / torch.where(u < 0, far, near))
+    torch.testing.assert_close(pull[inside], wanted[inside], rtol=1e-6, atol=1e-9)
+
+
+def test_a_dead_unit_far_from_its_kink_is_reached() -> None:
+    """One unit opens the way to another pixel; a symmetrical slope of this width does not see it."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1, bias=False)).double()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.eye(2))
+        net[0].bias.copy_(torch.tensor([0.0, -0.8]))
+        net[2].weight.fill_(1.0)
+    x = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
+    rises = {}
+    for reach in (None, 10.0):
+        z = x.clone().requires_grad_()
+        twin = models.softened(net, 0.1, eps=EPS, reach=reach)
+        (g,) = torch.autograd.grad(twin(z).sum(), z, create_graph=True)
+        rises[reach] = float(torch.autograd.grad(g[0, 1], z)[0][0, 1])
+    assert 0 <= rises[None] < 1e-9
+    assert rises[10.0] > 0.1
+
+
 def test_each_layer_gets_a_width_of_its_own(dtype: torch.dtype) -> None:
     """A layer times 1000 and the next one divided by it are the same network: so are the copies."""
     net = models.SmallCNN(size=8, classes=3, generator=oracles.seeded(0)).to(dtype)
@@ -195,6 +254,8 @@ def test_code_that_takes_another_way_is_named() -> None:
         ({"eps": 0.0}, ValueError, "eps > 0"),
         ({"eps": -0.1}, ValueError, "eps > 0"),
         ({"norm": "l1"}, ValueError, "norm"),
+        ({"reach": 0.0}, ValueError, "reach > 0"),
+        ({"reach": math.nan}, ValueError, "reach"),
     ],
 )
 def test_bad_input(options: dict[str, object], error: type[Exception], match: str) -> None:
