@@ -182,7 +182,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     device = _device(options)
     found = checkpoints.load(options.checkpoint)
     model, recipe = found.model, recipes.RECIPES.get(found.recipe["name"])
-    source = data.fashion_mnist if recipe is None else recipe.data
+    source = recipe.data if recipe else data.fashion_mnist
     images = _splits(options.data, source, only=options.split)[options.split]
     if len(images.classes) != model.settings["classes"]:
         raise ValueError(
@@ -210,8 +210,8 @@ def _device(options: argparse.Namespace) -> torch.device:
 
 
 def _splits(
-    name: str, source: Callable[..., data.Images], *, only: data.Split | None = None
-) -> dict[str, data.Images]:
+    name: str, source: Callable[..., data.Images | data.Texts], *, only: data.Split | None = None
+) -> dict[str, data.Images | data.Texts]:
     wanted: tuple[data.Split, ...] = (only,) if only else ("train", "val", "test")
     if name in ("full", "embedded"):
         return {split: source(split, full=name == "full") for split in wanted}

@@ -7,7 +7,7 @@ model or of the caller's tensors is touched. Use models in eval mode.
 
 from attrlib.attacks.ascent import ascend
 from attrlib.attacks.attribution import AttributionAttack, UnattackedWarning
-from attrlib.attacks.balls import Ball, L2Ball, LinfBall
+from attrlib.attacks.balls import Ball, L2Ball, LinfBall, WordBall
 from attrlib.attacks.densities import DensityAttack
 from attrlib.attacks.identification import Identification
 from attrlib.attacks.margins import MarginPGD, Square
@@ -37,6 +37,7 @@ __all__ = [
     "TargetMap",
     "TopK",
     "UnattackedWarning",
+    "WordBall",
     "WorstOf",
     "ascend",
     "standard",

@@ -184,7 +184,7 @@ def _pgd(eps: float, *, steps: int) -> PGD:
     return PGD(ball=LinfBall(eps=eps), steps=steps, step_size=2.5 * eps / steps, random_start=True)
 
 
-def _trained(run: DensityRun, device: str | torch.device) -> SmallCNN:
+def _trained(run: DensityRun, device: str | torch.device) -> nn.Module:
     """A network with weights and order of its seed, as `recipes.fit` would train it."""
     recipe = density_recipe(run)
     train = _images(run.images, "train")

@@ -1,4 +1,4 @@
-"""Data sets as tensors: pixels in [0, 1], labels int64.
+"""Data sets as tensors: pixels in [0, 1], word numbers and labels int64.
 
 The embedded subset of Fashion-MNIST needs no network; `full=True` looks for the whole set.
 """
@@ -14,6 +14,7 @@ from attrlib.data.planted import (
     null_patch,
     spurious_fashion,
 )
+from attrlib.data.texts import Texts, encode, sentiment, synonyms, valence
 
 __all__ = [
     "FASHION_CLASSES",
@@ -24,7 +25,9 @@ __all__ = [
     "Rows",
     "Shortcuts",
     "Split",
+    "Texts",
     "block_fashion",
+    "encode",
     "fashion_mnist",
     "find_full",
     "fingerprint",
@@ -32,5 +35,8 @@ __all__ = [
     "mosaics",
     "null_patch",
     "photographs",
+    "sentiment",
     "spurious_fashion",
+    "synonyms",
+    "valence",
 ]

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -46,18 +46,33 @@ class Images:
         return Images(self.x[rows], self.y[rows], self.classes)
 
 
-def fingerprint(images: Images) -> str:
-    """Return the first 16 hex digits of the SHA-256 of the labels and the 8-bit pixels.
+class Labelled(Protocol):
+    """What images and sentences have in common."""
+
+    @property
+    def x(self) -> Tensor: ...
+
+    @property
+    def y(self) -> Tensor: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Rows) -> "Labelled": ...
+
+
+def fingerprint(images: Labelled) -> str:
+    """Return the first 16 hex digits of the SHA-256 of the labels and the 8-bit pixels or word numbers.
 
     Args:
-        images: Any set; a folder's files are decoded, 4,096 at a time.
+        images: Any set, also of sentences; a folder's files are decoded, 4,096 at a time.
 
     Returns:
-        Digits that differ as soon as one label, pixel or the order differs.
+        Digits that differ as soon as one label, pixel, word or the order differs.
     """
     digest = hashlib.sha256(images.y.numpy().tobytes())
     for start in range(0, len(images), 4096):
-        digest.update((images[start : start + 4096].x * 255).round().byte().numpy().tobytes())
+        x = images[start : start + 4096].x
+        digest.update(((x * 255).round().byte() if x.is_floating_point() else x).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
