@@ -14,6 +14,9 @@ from torch import Tensor
 Inputs: TypeAlias = Float[Tensor, "n *d"]
 """Images or maps, one row per sample; images are pixels in [0, 1], shaped (n, channels, h, w)."""
 
+Ids: TypeAlias = Int[Tensor, "n words"]
+"""Word numbers of sentences, int64: 0 is padding, which stands after the last word only."""
+
 Labels: TypeAlias = Int[Tensor, " n"]
 """Class indices, int64."""
 
