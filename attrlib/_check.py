@@ -88,7 +88,7 @@ def heatmaps(**tensors: Tensor) -> None:
 
 
 def pixels(ball: object = None, **tensors: Tensor) -> None:
-    """Raise unless every entry lies in [0, 1], or in the `span` that the ball states: two limits or None."""
+    """Raise unless every entry lies in [0, 1], or in the `span` of the ball: two limits, or None."""
     span = getattr(ball, "span", (0, 1))
     if span is None:
         return

@@ -47,17 +47,21 @@ class Images:
 
 
 class Labelled(Protocol):
-    """What images and sentences have in common."""
+    """What images and sentences have in common: inputs, labels, and rows."""
 
     @property
-    def x(self) -> Tensor: ...
+    def x(self) -> Tensor:
+        """Pixels or word numbers, one row per sample."""
 
     @property
-    def y(self) -> Tensor: ...
+    def y(self) -> Tensor:
+        """Class indices (n,)."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Number of rows."""
 
-    def __getitem__(self, rows: Rows) -> "Labelled": ...
+    def __getitem__(self, rows: Rows) -> "Labelled":
+        """Chosen rows."""
 
 
 def fingerprint(images: Labelled) -> str:

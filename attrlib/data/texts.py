@@ -10,7 +10,6 @@ from importlib.resources import files
 from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from attrlib import _check
@@ -140,7 +139,7 @@ def encode(texts: Sequence[str], vocabulary: Sequence[str], *, words: int) -> Id
     return ids
 
 
-def synonyms(vocabulary: Sequence[str]) -> Int[Tensor, "vocabulary m"]:
+def synonyms(vocabulary: Sequence[str]) -> Tensor:
     """Return which words of a vocabulary may stand in each word's place.
 
     Two words are synonyms if they share one of the three most frequent senses of one of them in WordNet,
@@ -168,7 +167,7 @@ def synonyms(vocabulary: Sequence[str]) -> Int[Tensor, "vocabulary m"]:
     return table
 
 
-def valence(vocabulary: Sequence[str]) -> Float[Tensor, " vocabulary"]:
+def valence(vocabulary: Sequence[str]) -> Tensor:
     """Return how ten people rated each word by itself, from -4 (bad) to 4 (good).
 
     Args:

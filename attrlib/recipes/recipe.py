@@ -83,8 +83,8 @@ def fit(
 
     Raises:
         ValueError: If the seed is negative, `path` has another ending, `train` is missing, another
-            split has other classes, the data are not of the kind that the recipe is for, the first weights
-            are of another network, or as `training.train`.
+            split has other classes, the data are not of the kind that the recipe is for, the first
+            weights are of another network, or as `training.train`.
         FileNotFoundError: If the folder of `path` does not exist.
     """
     _check.count(seed=seed, low=0, high=2**62)

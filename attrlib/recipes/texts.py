@@ -63,9 +63,9 @@ TEXTS: Mapping[str, Recipe] = MappingProxyType(
                     weights={"adversarial": 1.0},
                     attack=PGD(ball=_NOISE, steps=5, step_size=0.05, random_start=True),
                 ),
-                source="Adversarial training, Madry et al. 2018, on word vectors as proposed by Miyato et al. "
-                "2017, with a budget for each word: of four, the largest that cost less than five points of "
-                "accuracy on the validation split. With twice this budget it cost eighteen.",
+                source="Adversarial training, Madry et al. 2018, on word vectors as proposed by Miyato "
+                "et al. 2017, with a budget for each word: of four, the largest that cost less than five "
+                "points of accuracy on the validation split. Twice this budget cost eighteen.",
             ),
             Recipe(
                 name="text-lga",
@@ -83,9 +83,9 @@ TEXTS: Mapping[str, Recipe] = MappingProxyType(
                     },
                     weights={"cross_entropy": 1.0, "penalty": 1.0},
                 ),
-                source="Local gradient alignment, Joo et al. 2023, with one uniform neighbour of each word, in a "
-                "ball that reaches the median synonym, and a smooth activation; the better of two pairs of "
-                "weights on the validation split.",
+                source="Local gradient alignment, Joo et al. 2023, with one uniform neighbour of each "
+                "word, in a ball that reaches the median synonym, and a smooth activation; the better of "
+                "two pairs of weights on the validation split.",
             ),
         ]
     }
