@@ -17,6 +17,9 @@ Inputs: TypeAlias = Float[Tensor, "n *d"]
 Ids: TypeAlias = Int[Tensor, "n words"]
 """Word numbers of sentences, int64: 0 is padding, which stands after the last word only."""
 
+Near: TypeAlias = Bool[Tensor, "n words words"]
+"""Which words of a changed sentence are near which words of the one before."""
+
 Labels: TypeAlias = Int[Tensor, " n"]
 """Class indices, int64."""
 
