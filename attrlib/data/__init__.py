@@ -4,8 +4,9 @@ The embedded subset of Fashion-MNIST needs no network; `full=True` looks for the
 """
 
 from attrlib.data.fashion import FASHION_CLASSES, fashion_mnist, find_full
+from attrlib.data.fingerprints import fingerprint
 from attrlib.data.folders import FolderImages, image_folder
-from attrlib.data.images import Images, Rows, Split, fingerprint
+from attrlib.data.images import Images, Rows, Split
 from attrlib.data.pictures import Mosaics, mosaics, photographs
 from attrlib.data.planted import (
     Blocks,
