@@ -63,7 +63,8 @@ def mean(
     return reduce(torch.add, (stack.sum(0) for stack in stacks)) / count
 
 
-def _limit(like: Tensor) -> int:
+def rows_at_once(like: Tensor) -> int:
+    """The rows of one pass, by the size of a row."""
     rows, size = _CPU if like.device.type == "cpu" else _ACCELERATOR
     return max(1, min(rows, size * len(like) // like.nbytes))
 
