@@ -1,7 +1,7 @@
-"""Sentences as numbers of words: which are real, what may stand in a word's place, and how many may go."""
+"""Sentences as numbers of words: what may stand in the place of each, and how many may be replaced."""
 
-import math
-from numbers import Integral, Real
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +24,9 @@ def check_ids(ids: Tensor, vocabulary: int) -> None:
     real = ids != PADDING
     if not bool(real[:, 0].all()):
         empty = int((~real[:, 0]).sum())
-        raise ValueError(f"Expected ids with a word first, got {empty} rows that begin with padding")
+        raise ValueError(
+            f"Expected ids with a word first, got {empty} rows that begin with padding"
+        )
     if bool((real[:, 1:] & ~real[:, :-1]).any()):
         raise ValueError("Expected ids with padding after the last word only, got a word after it")
 
@@ -50,28 +52,31 @@ def check_table(table: Tensor) -> None:
         raise ValueError("Expected table without substitutes for padding, got some in row 0")
 
 
-def check_budget(budget: float) -> None:
+def check_budget(budget: Any) -> None:
     """Raise unless the budget is a number of words, or a share of them as a fraction."""
-    known = isinstance(budget, Real) and not isinstance(budget, bool) and math.isfinite(budget)
-    if known and (budget >= 1 if isinstance(budget, Integral) else 0 < budget < 1):
-        return
-    raise ValueError(
-        "Expected budget to be a number of words >= 1, or a share strictly between 0 and 1, "
-        f"got {budget!r}"
-    )
+    share = isinstance(budget, float) and 0 < budget < 1
+    if not (share or (_whole(budget) and budget >= 1)):
+        raise ValueError(
+            "Expected budget to be a number of words >= 1, or a share strictly between 0 and 1, "
+            f"got {budget!r}"
+        )
 
 
 def allowed(ids: Tensor, budget: float) -> Tensor:
-    """How many words of each sentence may be replaced: the number, or at most the share, rounded down."""
+    """How many words of each sentence may be replaced: the number, or at most the share of its words."""
     words = (ids != PADDING).sum(1)
-    if isinstance(budget, Integral):
+    if _whole(budget):
         return words.clamp(max=int(budget))
     # A share such as .29 of 100 is 28.999… in binary.
     return (words * float(budget) + 1e-9).floor().long()
 
 
 def options(ids: Tensor, table: Tensor) -> Tensor:
-    """The substitutes of each word (n, words, m), each once, never the word itself, with zeros elsewhere."""
-    found = table.to(ids.device)[ids]
-    again = (found[..., :, None] == found[..., None, :]).tril(-1).any(-1)
-    return found.masked_fill(again | (found == ids[..., None]), PADDING)
+    """The substitutes of each word (n, words, m), each once, never itself; zeros elsewhere."""
+    again = (table[:, :, None] == table[:, None, :]).tril(-1).any(2)
+    own = torch.arange(len(table), device=table.device)[:, None]
+    return table.masked_fill(again | (table == own), PADDING).to(ids.device)[ids]
+
+
+def _whole(budget: Any) -> bool:
+    return isinstance(budget, Integral) and not isinstance(budget, bool)

@@ -54,6 +54,19 @@ class Classifier(Protocol):
 
 
 @runtime_checkable
+class TextClassifier(Protocol):
+    """A classifier of sentences: logits of embedded inputs (n, channels, 1, words), and what makes these.
+
+    The embedded inputs of a sentence have one column for each word; which columns are padding, they say
+    themselves, so that `embed` is all that is needed to explain, attack or bound word numbers.
+    """
+
+    def __call__(self, x: Tensor, /) -> Tensor: ...
+
+    def embed(self, ids: Tensor, /) -> Tensor: ...
+
+
+@runtime_checkable
 class Attribution(Protocol):
     """One score per entry of `x` for the logit of class `y`; shape, dtype and device of `x`.
 

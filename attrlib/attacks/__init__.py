@@ -3,6 +3,8 @@
 An attack holds its settings and is called with `(model, x, y, *, generator=None)`. Images stay in [0, 1]
 and exactly within the budget of a ball. Gradients come from the ascent of an objective; nothing of the
 model or of the caller's tensors is touched. Use models in eval mode.
+
+The attacks on sentences take and give word numbers instead of images: see `SynonymAttack`.
 """
 
 from attrlib.attacks.ascent import ascend
@@ -15,12 +17,14 @@ from attrlib.attacks.methods import KLPGD, PGD, RandomSign
 from attrlib.attacks.objectives import Cosine, MassCenter, TargetMap, TopK
 from attrlib.attacks.ranks import Order, Rank
 from attrlib.attacks.suite import SUITE, standard
+from attrlib.attacks.synonyms import AllSynonyms, RandomSynonyms, SynonymAttack
 from attrlib.attacks.worst import WorstOf
 
 __all__ = [
     "KLPGD",
     "PGD",
     "SUITE",
+    "AllSynonyms",
     "AttributionAttack",
     "Ball",
     "Cosine",
@@ -32,8 +36,10 @@ __all__ = [
     "MassCenter",
     "Order",
     "RandomSign",
+    "RandomSynonyms",
     "Rank",
     "Square",
+    "SynonymAttack",
     "TargetMap",
     "TopK",
     "UnattackedWarning",

@@ -124,6 +124,27 @@ def _shape(func: Any, box: Any, *rest: Any, **options: Any) -> Box:
     return result
 
 
+def _part(func: Any, box: Any, index: Any) -> Box:
+    """Slices of each sample, in the same memory."""
+    steps = index if isinstance(index, tuple) else (index,)
+    if not all(step is None or step is Ellipsis or isinstance(step, int | slice) for step in steps):
+        raise NoBoundsError(f"{name_of(func)} with what is no slice")
+    whole = steps[0] is Ellipsis and len(steps) <= box.ndim
+    if not (whole or (isinstance(steps[0], slice) and steps[0] == slice(None))):
+        raise NoBoundsError(f"{name_of(func)} of some of the samples")
+    return _shape(func, box, index)
+
+
+def _comparison(func: Any, box: Any, value: Any) -> Tensor:
+    """A comparison with a number that has one outcome in all of the box, such as that of a mask."""
+    _alone(func, box, value)
+    low, high = (func(end, box.tape.constant(value)) for end in box.ends())
+    if not torch.equal(low, high):
+        raise NoBoundsError(f"{name_of(func)} with more than one outcome")
+    outcome: Tensor = low
+    return outcome
+
+
 def _pad(func: Any, box: Any, pad: Any, mode: str = "constant", value: float | None = None) -> Box:
     """Padding with zeros, or with what is there."""
     if value:
@@ -136,8 +157,10 @@ def _same(func: Any, box: Any, *rest: Any, **options: Any) -> Box:
     return Box(box.centre, box.radius, box.tape, box.step)
 
 
-def _converted(func: Any, box: Any, *rest: Any, **options: Any) -> Box:
+def _converted(func: Any, box: Any, *rest: Any, **options: Any) -> Box | Tensor:
     """A conversion to the type that is there already."""
+    if not isinstance(box, Box):  # a constant, to the type that a box shows
+        return _like(func, box, *rest, **options)
     like = func(torch.empty(0, dtype=box.dtype, device=box.device), *rest, **options)
     if (like.dtype, like.device) != (box.dtype, box.device):
         raise NoBoundsError(f"{name_of(func)} from {box.dtype} to {like.dtype}")
@@ -145,6 +168,12 @@ def _converted(func: Any, box: Any, *rest: Any, **options: Any) -> Box:
     result = _same(func, box)
     result.viewed = True
     return result
+
+
+def _like(func: Any, value: Tensor, *rest: Any, **options: Any) -> Tensor:
+    """A constant in the type that a box shows."""
+    shown = [part for part in (*rest, *options.values()) if isinstance(part, Box)]
+    return value.to(shown[0].dtype)
 
 
 def _dropout(func: Any, box: Any, p: float = 0.5, training: bool = True) -> Box:
@@ -222,6 +251,13 @@ RULES: dict[Any, Rule] = {
         _shape,
     ),
     **dict.fromkeys(_functions("transpose", "contiguous"), _shape),
+    **dict.fromkeys(_functions("__getitem__"), _part),
+    **dict.fromkeys(
+        _functions(
+            *(f"{sign}{name}{sign}" for name in ("gt", "ge", "lt", "le") for sign in ("", "__"))
+        ),
+        _comparison,
+    ),
     **dict.fromkeys(_functions("pad"), _pad),
     **dict.fromkeys(_functions("clone"), _same),
     **dict.fromkeys(_functions("to", "float", "double"), _converted),

@@ -19,8 +19,9 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 Pull: TypeAlias = Callable[[Pair], tuple[Pair, ...]]
 """From the bounds of the slopes at what a step gives to those at each of what it takes."""
 
-Rule: TypeAlias = Callable[..., "Box"]
-"""What a function of PyTorch does to boxes; it gets the function and its arguments."""
+Rule: TypeAlias = Callable[..., Tensor]
+"""What a function of PyTorch does to boxes; it gets the function and its arguments, and gives a box, or
+a constant where all of a box has one result."""
 
 
 class NoBoundsError(ValueError):
@@ -234,9 +235,9 @@ def _flat(parts: Any) -> Any:
             yield part
 
 
-def _overwritten(target: Any, result: Box, func: Any) -> Box:
+def _overwritten(target: Any, result: Tensor, func: Any) -> Box:
     """What stands in the place of the first argument from now on."""
-    if not isinstance(target, Box) or target.shape != result.shape:
+    if not (isinstance(target, Box) and isinstance(result, Box)) or target.shape != result.shape:
         raise NoBoundsError(f"{name_of(func)} in place on what has no bounds")
     if target.viewed:
         raise NoBoundsError(f"{name_of(func)} in place on a view")

@@ -1,11 +1,12 @@
 r"""Bounds that hold for every point of a box, without noise: intervals through the network and back.
 
-The box holds all images within `eps` of `x` in every entry, and in [0, 1]. A number of the network lies
-in $c \pm r$, centre and radius. A linear step takes $(c, r)$ to $(Wc + b, |W| r)$, an activation takes
-ends to ends. The slopes go back in the same way, through $W^\top$ and $|W|^\top$, and times the slopes
-that each activation can have in its interval. What is bounded is what the network does when it is called,
-step by step; a step without a rule is refused by name. Two correlated numbers are bounded as if they were
-independent, so the bounds are true but not tight, and grow with the depth and with `eps`.
+The box holds all images within `eps` of `x` in every entry, and in [0, 1]; for inputs that are no images,
+such as sentences, it is given by its ends. A number of the network lies in $c \pm r$, centre and radius.
+A linear step takes $(c, r)$ to $(Wc + b, |W| r)$, an activation takes ends to ends. The slopes go back in
+the same way, through $W^\top$ and $|W|^\top$, and times the slopes that each activation can have in its
+interval. What is bounded is what the network does when it is called, step by step; a step without a rule
+is refused by name. Two correlated numbers are bounded as if they were independent, so the bounds are true
+but not tight, and grow with the depth and with the box.
 
 **Rounding.** Bounds are computed in float64 whatever the type of `x`, with the weights as they are. With
 the unit roundoff $u = 2^{-53}$ and $\gamma_m = m u / (1 - m u)$, a sum of n products and a bias, in any
@@ -29,6 +30,7 @@ float64 where that counts.
 """
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -38,30 +40,40 @@ from attrlib.certificates._rules import RULES
 from attrlib.certificates._trace import Box, NoBoundsError, Tape, named, roundoff
 from attrlib.types import Classifier, Inputs, Labels, Logits
 
+Ends: TypeAlias = tuple[Inputs, Inputs]
+"""The lower and the upper ends of a box, for each sample."""
+
 _EXACT = torch.float64
 _ROUNDING = 8 * roundoff(_EXACT)
 _SHORT = 4  # units of roundoff of the largest entry, for maps computed in less than float64
 
 
 def gradient_bounds(
-    model: Classifier, x: Inputs, y: Labels, *, eps: float
+    model: Classifier,
+    x: Inputs,
+    y: Labels,
+    *,
+    eps: float | None = None,
+    box: Ends | None = None,
 ) -> tuple[Inputs, Inputs]:
     r"""Return bounds on the gradient of the logit at every point near `x`, entry by entry.
 
     $$\underline g \le \nabla_z f_y(z) \le \overline g \quad\text{for all } z \in [0, 1]^d
       \text{ with } \|z - x\|_\infty \le \epsilon$$
 
-    Rows go through in parts that fit the memory, see `attributions`.
+    or for all z of another `box`. Rows go through in parts that fit the memory, see `attributions`.
 
     Cost: about 6 gradients in float32, or 3 in float64, in a batch; 4 and 5 for one image.
 
     Args:
         model: Maps a batch to logits (n, classes): a network of linear layers, convolutions, average
-            pooling, batch normalisation in eval mode, flatten, view and reshape, products and sums with
-            constants such as `Normalize`, residual sums, ReLU and Softplus, in modules or functions.
-        x: Images (n, …), pixels in [0, 1].
+            pooling, batch normalisation in eval mode, flatten, view, reshape, slices, products and sums
+            with constants such as `Normalize`, residual sums, ReLU and Softplus, in modules or functions;
+            comparisons where the outcome is the same in all of the box, as for a mask.
+        x: Images (n, …), pixels in [0, 1]; with a `box` any finite inputs in it.
         y: Classes to explain, int64 (n,).
         eps: Largest change of each entry in pixel units, 0 <= eps < 1; 0 gives the gradient itself.
+        box: In place of `eps`: lower and upper ends, each shaped like `x`, such as a `synonym_box`.
 
     Returns:
         The lower and the upper bound, each shaped like `x`, in logits per unit of pixel. The derivative
@@ -71,7 +83,8 @@ def gradient_bounds(
         TypeError: If `x` is not floating-point or `y` not int64.
         ValueError: If the model has an operation without bounds, which is named with its module, mixes
             the samples or draws noise; `eps` is negative or spans the whole range of pixels; shapes
-            disagree, a label is not a class of the model, or `x` is not in [0, 1].
+            disagree, a label is not a class of the model, or `x` is not in [0, 1] or not in the `box`; or
+            unless one of `eps` and `box` is given.
 
     Source: the idea of intervals forward and backward is Wicker et al. 2023, of which the abstract was at
     hand; forward intervals are Gowal et al. 2018. Differs: centre and radius, the executed graph, and the
@@ -86,11 +99,17 @@ def gradient_bounds(
     >>> [abs(round(bound.item(), 4)) for bound in gradient_bounds(model, x, y, eps=0.2)]
     [0.0, 2.0]
     """
-    return _bounds(model, x, y, eps, times_input=False)
+    _check.labelled(x, y)
+    return _bounds(model, x, y, _ends(x, eps, box))
 
 
 def input_x_gradient_bounds(
-    model: Classifier, x: Inputs, y: Labels, *, eps: float
+    model: Classifier,
+    x: Inputs,
+    y: Labels,
+    *,
+    eps: float | None = None,
+    box: Ends | None = None,
 ) -> tuple[Inputs, Inputs]:
     r"""Return bounds on input times gradient at every point near `x`, entry by entry.
 
@@ -100,9 +119,10 @@ def input_x_gradient_bounds(
 
     Args:
         model: As of `gradient_bounds`.
-        x: Images (n, …), pixels in [0, 1].
+        x: Images (n, …), pixels in [0, 1]; with a `box` any inputs in it.
         y: Classes to explain, int64 (n,).
         eps: Largest change of each entry in pixel units, 0 <= eps < 1.
+        box: In place of `eps`, as of `gradient_bounds`.
 
     Returns:
         The lower and the upper bound, each shaped like `x`, in logits.
@@ -111,27 +131,37 @@ def input_x_gradient_bounds(
         TypeError: As `gradient_bounds`.
         ValueError: As `gradient_bounds`.
     """
-    return _bounds(model, x, y, eps, times_input=True)
+    _check.labelled(x, y)
+    return _bounds(model, x, y, _ends(x, eps, box), start=torch.zeros_like(x))
 
 
 def integrated_gradients_bounds(
-    model: Classifier, x: Inputs, y: Labels, *, eps: float, steps: int = 32
+    model: Classifier,
+    x: Inputs,
+    y: Labels,
+    *,
+    eps: float | None = None,
+    box: Ends | None = None,
+    baseline: Tensor | None = None,
+    steps: int = 32,
 ) -> tuple[Inputs, Inputs]:
-    r"""Return bounds on integrated gradients from black at every point near `x`, entry by entry.
+    r"""Return bounds on integrated gradients at every point near `x`, entry by entry.
 
-    $$\underline a \le z \odot \frac1m \sum_{k=1}^{m} \nabla f_y(t_k z) \le \overline a, \qquad
-      t_k = \frac{k - \frac12}{m}$$
+    $$\underline a \le (z - b) \odot \frac1m \sum_{k=1}^{m} \nabla f_y\big(b + t_k (z - b)\big)
+      \le \overline a, \qquad t_k = \frac{k - \frac12}{m}$$
 
-    Each point of the path has its own box, $t_k$ times that of the image; the bounds of its gradients
-    are averaged and multiplied by the interval of the pixel. The midpoint rule is that of
+    Each point of the path has its own box, between the baseline and that of the image; the bounds of its
+    gradients are averaged and multiplied by the interval of the difference. The midpoint rule is that of
     `attributions.integrated_gradients`: what is bounded is the sum, not the integral. It costs `steps`
     times as much as `gradient_bounds`.
 
     Args:
         model: As of `gradient_bounds`.
-        x: Images (n, …), pixels in [0, 1].
+        x: Images (n, …), pixels in [0, 1]; with a `box` any inputs in it.
         y: Classes to explain, int64 (n,).
         eps: Largest change of each entry in pixel units, 0 <= eps < 1.
+        box: In place of `eps`, as of `gradient_bounds`.
+        baseline: Where the path starts, in the shape of `x` or of one row `(1, …)`; None is black.
         steps: Points on the path, m >= 1, as in the map that is bounded.
 
     Returns:
@@ -141,12 +171,16 @@ def integrated_gradients_bounds(
         TypeError: As `gradient_bounds`.
         ValueError: As `gradient_bounds`, or if `steps` is below 1.
     """
+    _check.labelled(x, y)
     _check.count(steps=steps)
     shares = [(k + 0.5) / steps for k in range(steps)]
-    return _bounds(model, x, y, eps, times_input=True, shares=shares)
+    start = _check.baseline(x, baseline)
+    return _bounds(model, x, y, _ends(x, eps, box), start=start, shares=shares)
 
 
-def logit_bounds(model: Classifier, x: Inputs, *, eps: float) -> tuple[Logits, Logits]:
+def logit_bounds(
+    model: Classifier, x: Inputs, *, eps: float | None = None, box: Ends | None = None
+) -> tuple[Logits, Logits]:
     r"""Return bounds on all logits at every point near `x`.
 
     $$\underline f \le f(z) \le \overline f \quad\text{for all } z \in [0, 1]^d
@@ -156,8 +190,9 @@ def logit_bounds(model: Classifier, x: Inputs, *, eps: float) -> tuple[Logits, L
 
     Args:
         model: As of `gradient_bounds`.
-        x: Images (n, …), pixels in [0, 1].
+        x: Images (n, …), pixels in [0, 1]; with a `box` any inputs in it.
         eps: Largest change of each entry in pixel units, 0 <= eps < 1.
+        box: In place of `eps`, as of `gradient_bounds`.
 
     Returns:
         The lower and the upper bound (n, classes), for `accuracy_in_box`.
@@ -170,7 +205,7 @@ def logit_bounds(model: Classifier, x: Inputs, *, eps: float) -> tuple[Logits, L
     """
     _check.floating(x=x)
     _check.finite(x=x)
-    ends = _box(x, eps)
+    ends = _ends(x, eps, box)
 
     def logits(rows: Tensor, labels: Tensor, *, look: bool) -> Tensor:
         low, high = rows.unbind(1)
@@ -240,14 +275,14 @@ def _bounds(
     model: Classifier,
     x: Tensor,
     y: Tensor,
-    eps: float,
+    ends: Tensor,
     *,
-    times_input: bool,
+    start: Tensor | None = None,
     shares: Sequence[float] = (1.0,),
 ) -> tuple[Tensor, Tensor]:
-    """Bounds on the mean gradient at these shares of the input, perhaps times the input."""
-    _check.labelled(x, y)
-    ends = _box(x, eps)
+    """Bounds on the mean gradient at these shares of the way from a start, perhaps times the way."""
+    first = torch.zeros_like(ends) if start is None else start.detach().to(_EXACT)[:, None]
+    way = ends - first
 
     def slopes(rows: Tensor, labels: Tensor, *, look: bool) -> Tensor:
         low, high = rows.unbind(1)
@@ -255,7 +290,11 @@ def _bounds(
         return torch.stack(back(output, labels), 1)
 
     def points(part: range) -> Tensor:
-        return torch.stack([shares[k] * ends for k in part])
+        stack = [first + shares[k] * way for k in part]
+        # A way from 0 is exact; another one is rounded, and what is off by that is not in the point.
+        off = [4 * roundoff(_EXACT) * shares[k] * way.abs() * (first != 0) for k in part]
+        side = torch.tensor([-1, 1], device=x.device).view(2, *[1] * (x.ndim - 1))
+        return torch.stack(stack) + side * torch.stack(off)
 
     total, size = torch.zeros_like(ends), torch.zeros_like(ends[:, 0])
     with torch.no_grad():
@@ -265,10 +304,8 @@ def _bounds(
         lower, upper = (
             (total[:, i] + sign * margin) / len(shares) for i, sign in ((0, -1), (1, 1))
         )
-        if times_input:
-            dark, bright = ends.unbind(1)
-            lower = lower.clamp(max=0) * bright + lower.clamp(min=0) * dark
-            upper = upper.clamp(min=0) * bright + upper.clamp(max=0) * dark
+        if start is not None:
+            lower, upper = _product((lower, upper), (way[:, 0], way[:, 1]))
         return _rounded(lower, upper, x)
 
 
@@ -279,14 +316,34 @@ def check_budget(eps: float) -> None:
         raise ValueError(f"Expected eps < 1, the whole range of pixels, got {eps!r}")
 
 
-def _box(x: Tensor, eps: float) -> Tensor:
+def _ends(x: Tensor, eps: float | None, box: Ends | None) -> Tensor:
     """The ends of the box, (n, 2, …) in float64."""
-    check_budget(eps)
-    _check.pixels(x=x)
+    if (eps is None) == (box is None):
+        raise ValueError(f"Expected eps or box, got {'neither' if eps is None else 'both'}")
     _check.recording(x)
-    reach = eps * (1 + 2 * torch.finfo(x.dtype).eps)  # distances are rounded in the type of x
+    if box is not None:
+        lower, upper = box
+        _check.floating(lower=lower, upper=upper)
+        _check.same_shape(lower=lower, upper=upper, x=x)
+        _check.finite(lower=lower, upper=upper)
+        outside = ((x < lower) | (x > upper)).flatten(1).any(1)
+        if bool(outside.any()):
+            raise ValueError(
+                f"Expected lower <= x <= upper, got {int(outside.sum())} of {len(x)} samples outside"
+            )
+        return torch.stack([lower, upper], 1).detach().to(_EXACT)
+    budget = 0.0 if eps is None else eps
+    check_budget(budget)
+    _check.pixels(x=x)
+    reach = budget * (1 + 2 * torch.finfo(x.dtype).eps)  # distances are rounded in the type of x
     centre = x.detach().to(_EXACT)
     return torch.stack([(centre - reach).clamp(min=0), (centre + reach).clamp(max=1)], 1)
+
+
+def _product(a: Ends, b: Ends) -> Ends:
+    """The ends of a product of two numbers that are anywhere between theirs."""
+    corners = torch.stack([one * other for one in a for other in b])
+    return corners.amin(0), corners.amax(0)
 
 
 def _rounded(lower: Tensor, upper: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
