@@ -37,6 +37,13 @@ NOT_PER_ROW = {
     "density_shift": "measures all samples by their spread; see test_energy.py",
     "standard": "makes an attack, which has a row; see test_attack_suite.py",
     "UnattackedWarning": "a warning; see test_attack_options.py",
+    **dict.fromkeys(
+        ("SynonymAttack", "RandomSynonyms", "AllSynonyms"), "take words; see test_synonyms.py"
+    ),
+    **dict.fromkeys(
+        ("Columns", "synonym_box", "certified_words", "certified_label"),
+        "take words; see test_certificates_words.py",
+    ),
     "ascend": "the loop inside PGD and AttributionAttack; see test_attacks.py",
     **dict.fromkeys(
         (

@@ -241,7 +241,7 @@ class RandomSynonyms:
         rows = torch.arange(len(ids), device=ids.device)
         best = Champions(ids, judge(Candidates(ids, rows)).score)
         options = _words.options(ids, self.table)
-        for _ in range(self.draws):
+        for _ in range(0 if bool(stuck.all()) else self.draws):
             drawn = Candidates(_drawn(ids, options, limit, generator), rows)[~stuck]
             best.consider(drawn, judge(drawn))
         return best.ids
@@ -304,17 +304,17 @@ class AllSynonyms:
             TypeError: As `SynonymAttack`.
             ValueError: As `SynonymAttack`, or if a sentence has more than `limit` others in its budget.
         """
+        judge, limit, stuck = _begin(self, model, ids, y, generator)
         counts = self.evaluations(ids)
         if int(counts.max()) > self.limit:
             raise ValueError(
                 f"Expected at most {self.limit} sentences within the budget of each, got "
                 f"{int(counts.max())} in row {int(counts.argmax())}; lower budget or raise limit"
             )
-        judge, limit, stuck = _begin(self, model, ids, y, generator)
         warn_unattacked(stuck, _STUCK)
         rows = torch.arange(len(ids), device=ids.device)
         best = Champions(ids, judge(Candidates(ids, rows)).score)
-        for row in torch.split(rows[~stuck], 1):  # the sentences of one at a time, for the memory
+        for row in rows[~stuck][:, None]:  # the sentences of one at a time, for the memory
             states = Candidates(ids[row], row)
             for _ in range(int(limit[row])):
                 found, _ = neighbours(states, ids, limit, self.table)

@@ -17,11 +17,38 @@ def _layer(func: Any, box: Any, weight: Any, bias: Any = None, *rest: Any, **opt
     tape: Tape = box.tape
     weight, bias = tape.constant(weight), tape.constant(bias)
     size = None if bias is None else tape.rounding * (weight[0].numel() + 8) * bias.abs()
-    return tape.linear(
+    result = tape.linear(
         (box,),
         lambda c: func(c, weight, bias, *rest, **options),
         lambda r: func(r, weight.abs(), size, *rest, **options),
     )
+    if box.choices and func in _CONVOLUTIONS:
+        _tighten(result, func, box, weight, bias, *rest, **options)
+    return result
+
+
+def _tighten(
+    result: Box, func: Any, box: Box, weight: Tensor, bias: Any, *rest: Any, **options: Any
+) -> None:
+    """Bounds of a convolution whose columns are chosen: each column of the kernel sees one of them.
+
+    So the least and the greatest value over the choices of that column are attained, and add up.
+    """
+    low = high = size = torch.zeros(())
+    for place in range(weight.shape[-1]):
+        kernel = torch.zeros_like(weight)
+        kernel[..., place] = weight[..., place]
+        values = torch.stack([func(c, kernel, None, *rest, **options) for c in box.choices])
+        low, high = low + values.amin(0), high + values.amax(0)
+        largest = torch.stack(box.choices).abs().amax(0)
+        size = size + func(largest, kernel.abs(), None, *rest, **options)
+    if bias is not None:
+        shift = bias.view(-1, *[1] * (result.ndim - 2))
+        low, high, size = low + shift, high + shift, size + shift.abs()
+    margin = box.tape.rounding * (box.centre[0].numel() + 8) * size
+    ends = result.ends()
+    low, high = torch.maximum(ends[0], low - margin), torch.minimum(ends[1], high + margin)
+    result.centre, result.radius = (low + high) / 2, (high - low) / 2
 
 
 def _product(func: Any, box: Any, weight: Any) -> Box:
@@ -70,7 +97,11 @@ def _times(func: Any, a: Any, b: Any) -> Box:
     """A product with a constant."""
     box, factor = (a, b) if isinstance(a, Box) else (b, a)
     _alone(func, box, factor)
-    return _affine(box, box.tape.constant(factor))
+    factor = box.tape.constant(factor)
+    result = _affine(box, factor)
+    if result.shape == box.shape:
+        result.choices = tuple(choice * factor for choice in box.choices)
+    return result
 
 
 def _over(func: Any, a: Any, b: Any) -> Box:
@@ -132,7 +163,10 @@ def _part(func: Any, box: Any, index: Any) -> Box:
     whole = steps[0] is Ellipsis and len(steps) <= box.ndim
     if not (whole or (isinstance(steps[0], slice) and steps[0] == slice(None))):
         raise NoBoundsError(f"{name_of(func)} of some of the samples")
-    return _shape(func, box, index)
+    result = _shape(func, box, index)
+    if not any(step is None or isinstance(step, int) for step in steps):
+        result.choices = tuple(choice[index] for choice in box.choices)
+    return result
 
 
 def _comparison(func: Any, box: Any, value: Any) -> Tensor:
@@ -154,7 +188,9 @@ def _pad(func: Any, box: Any, pad: Any, mode: str = "constant", value: float | N
 
 def _same(func: Any, box: Any, *rest: Any, **options: Any) -> Box:
     """A copy."""
-    return Box(box.centre, box.radius, box.tape, box.step)
+    result = Box(box.centre, box.radius, box.tape, box.step)
+    result.choices = box.choices
+    return result
 
 
 def _converted(func: Any, box: Any, *rest: Any, **options: Any) -> Box | Tensor:
@@ -231,9 +267,10 @@ def _functions(*names: str) -> tuple[Callable[..., Any], ...]:
     return tuple(function for function in found if callable(function))
 
 
+_CONVOLUTIONS = _functions("conv1d", "conv2d", "conv3d")
 _POOLS = ("", "adaptive_")
 RULES: dict[Any, Rule] = {
-    **dict.fromkeys(_functions("linear", "conv1d", "conv2d", "conv3d"), _layer),
+    **dict.fromkeys((*_functions("linear"), *_CONVOLUTIONS), _layer),
     **dict.fromkeys(_functions("matmul", "mm", "__matmul__"), _product),
     **dict.fromkeys(_functions("batch_norm"), _batch_norm),
     **dict.fromkeys(_functions("add", "add_"), _sum),

@@ -29,7 +29,9 @@ it: where a neuron is within rounding of switching, float32 may see it on the ot
 float64 where that counts.
 """
 
+import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -43,6 +45,28 @@ from attrlib.types import Classifier, Inputs, Labels, Logits
 Ends: TypeAlias = tuple[Inputs, Inputs]
 """The lower and the upper ends of a box, for each sample."""
 
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """A box that is a choice: each column of a sample is that column of one of several samples.
+
+    Attributes:
+        choices: The samples (n, m, channels, h, w) to choose from, m for each.
+    """
+
+    choices: Tensor
+
+    @property
+    def lower(self) -> Inputs:
+        """The lowest value of each entry, shaped like the inputs."""
+        return self.choices.amin(1)
+
+    @property
+    def upper(self) -> Inputs:
+        """The highest value of each entry, shaped like the inputs."""
+        return self.choices.amax(1)
+
+
 _EXACT = torch.float64
 _ROUNDING = 8 * roundoff(_EXACT)
 _SHORT = 4  # units of roundoff of the largest entry, for maps computed in less than float64
@@ -54,7 +78,7 @@ def gradient_bounds(
     y: Labels,
     *,
     eps: float | None = None,
-    box: Ends | None = None,
+    box: Ends | Columns | None = None,
 ) -> tuple[Inputs, Inputs]:
     r"""Return bounds on the gradient of the logit at every point near `x`, entry by entry.
 
@@ -73,7 +97,8 @@ def gradient_bounds(
         x: Images (n, …), pixels in [0, 1]; with a `box` any finite inputs in it.
         y: Classes to explain, int64 (n,).
         eps: Largest change of each entry in pixel units, 0 <= eps < 1; 0 gives the gradient itself.
-        box: In place of `eps`: lower and upper ends, each shaped like `x`, such as a `synonym_box`.
+        box: In place of `eps`: lower and upper ends, each shaped like `x`; or `Columns` of a few samples,
+            such as a `synonym_box`, whose bounds are tighter than those of its ends.
 
     Returns:
         The lower and the upper bound, each shaped like `x`, in logits per unit of pixel. The derivative
@@ -100,7 +125,7 @@ def gradient_bounds(
     [0.0, 2.0]
     """
     _check.labelled(x, y)
-    return _bounds(model, x, y, _ends(x, eps, box))
+    return _bounds(model, x, y, _ends(x, eps, box), columns=isinstance(box, Columns))
 
 
 def input_x_gradient_bounds(
@@ -109,7 +134,7 @@ def input_x_gradient_bounds(
     y: Labels,
     *,
     eps: float | None = None,
-    box: Ends | None = None,
+    box: Ends | Columns | None = None,
 ) -> tuple[Inputs, Inputs]:
     r"""Return bounds on input times gradient at every point near `x`, entry by entry.
 
@@ -132,7 +157,9 @@ def input_x_gradient_bounds(
         ValueError: As `gradient_bounds`.
     """
     _check.labelled(x, y)
-    return _bounds(model, x, y, _ends(x, eps, box), start=torch.zeros_like(x))
+    return _bounds(
+        model, x, y, _ends(x, eps, box), columns=isinstance(box, Columns), start=torch.zeros_like(x)
+    )
 
 
 def integrated_gradients_bounds(
@@ -141,7 +168,7 @@ def integrated_gradients_bounds(
     y: Labels,
     *,
     eps: float | None = None,
-    box: Ends | None = None,
+    box: Ends | Columns | None = None,
     baseline: Tensor | None = None,
     steps: int = 32,
 ) -> tuple[Inputs, Inputs]:
@@ -161,7 +188,8 @@ def integrated_gradients_bounds(
         y: Classes to explain, int64 (n,).
         eps: Largest change of each entry in pixel units, 0 <= eps < 1.
         box: In place of `eps`, as of `gradient_bounds`.
-        baseline: Where the path starts, in the shape of `x` or of one row `(1, …)`; None is black.
+        baseline: Where the path starts, in the shape of `x` or of one row `(1, …)`; None is black. Where
+            its signs are not those of the box, the rounding of the points on the path is not covered.
         steps: Points on the path, m >= 1, as in the map that is bounded.
 
     Returns:
@@ -175,11 +203,19 @@ def integrated_gradients_bounds(
     _check.count(steps=steps)
     shares = [(k + 0.5) / steps for k in range(steps)]
     start = _check.baseline(x, baseline)
-    return _bounds(model, x, y, _ends(x, eps, box), start=start, shares=shares)
+    return _bounds(
+        model,
+        x,
+        y,
+        _ends(x, eps, box),
+        columns=isinstance(box, Columns),
+        start=start,
+        shares=shares,
+    )
 
 
 def logit_bounds(
-    model: Classifier, x: Inputs, *, eps: float | None = None, box: Ends | None = None
+    model: Classifier, x: Inputs, *, eps: float | None = None, box: Ends | Columns | None = None
 ) -> tuple[Logits, Logits]:
     r"""Return bounds on all logits at every point near `x`.
 
@@ -207,9 +243,10 @@ def logit_bounds(
     _check.finite(x=x)
     ends = _ends(x, eps, box)
 
+    start = functools.partial(_forward, model, like=x, columns=isinstance(box, Columns))
+
     def logits(rows: Tensor, labels: Tensor, *, look: bool) -> Tensor:
-        low, high = rows.unbind(1)
-        return torch.stack(forward(model, low, high, like=x, look=look).ends(), 1)
+        return torch.stack(start(rows, look=look).ends(), 1)
 
     unused = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     with torch.no_grad():
@@ -224,6 +261,7 @@ def forward(
     high: Tensor,
     y: Tensor | None = None,
     *,
+    choices: tuple[Tensor, ...] = (),
     like: Tensor,
     look: bool = True,
     learn: bool = False,
@@ -235,6 +273,7 @@ def forward(
         low: Lower ends (n, …), in the type of the computation.
         high: Upper ends of the same shape.
         y: Labels, to be checked against the classes.
+        choices: Samples of which each column of a point in the box is one; empty for the whole box.
         like: A tensor of the type that the network expects.
         look: Check the model; not needed a second time.
         learn: Keep the graph for `back`, to differentiate bounds in the weights; no margin for rounding.
@@ -249,7 +288,7 @@ def forward(
         _model.settled(model)
     tape = Tape(RULES, shown=like.dtype, kind=low.dtype, learn=learn)
     try:
-        output = _model.logits(model, tape.start(low, high), y, twice=True)
+        output = _model.logits(model, tape.start(low, high, choices), y, twice=True)
     except NoBoundsError as error:
         raise named(error, model) from None
     if not isinstance(output, Box):
@@ -277,26 +316,23 @@ def _bounds(
     y: Tensor,
     ends: Tensor,
     *,
+    columns: bool,
     start: Tensor | None = None,
     shares: Sequence[float] = (1.0,),
 ) -> tuple[Tensor, Tensor]:
     """Bounds on the mean gradient at these shares of the way from a start, perhaps times the way."""
-    first = torch.zeros_like(ends) if start is None else start.detach().to(_EXACT)[:, None]
+    first = (torch.zeros_like(x) if start is None else start.detach()).to(_EXACT)[:, None]
     way = ends - first
 
     def slopes(rows: Tensor, labels: Tensor, *, look: bool) -> Tensor:
-        low, high = rows.unbind(1)
-        output = forward(model, low, high, labels if look else None, like=x, look=look)
+        output = _forward(model, rows, labels if look else None, like=x, look=look, columns=columns)
         return torch.stack(back(output, labels), 1)
 
     def points(part: range) -> Tensor:
-        stack = [first + shares[k] * way for k in part]
-        # A way from 0 is exact; another one is rounded, and what is off by that is not in the point.
-        off = [4 * roundoff(_EXACT) * shares[k] * way.abs() * (first != 0) for k in part]
-        side = torch.tensor([-1, 1], device=x.device).view(2, *[1] * (x.ndim - 1))
-        return torch.stack(stack) + side * torch.stack(off)
+        return torch.stack([first + shares[k] * way for k in part])
 
-    total, size = torch.zeros_like(ends), torch.zeros_like(ends[:, 0])
+    size = torch.zeros_like(ends[:, 0])
+    total = torch.stack([size, size], 1)
     with torch.no_grad():
         for stack in _passes.passes(slopes, points, y, like=ends, count=len(shares)):
             total, size = total + stack.sum(0), size + stack.abs().amax(2).sum(0)
@@ -305,8 +341,22 @@ def _bounds(
             (total[:, i] + sign * margin) / len(shares) for i, sign in ((0, -1), (1, 1))
         )
         if start is not None:
-            lower, upper = _product((lower, upper), (way[:, 0], way[:, 1]))
+            lower, upper = _product((lower, upper), (way.amin(1), way.amax(1)))
         return _rounded(lower, upper, x)
+
+
+def _forward(
+    model: Classifier,
+    rows: Tensor,
+    y: Tensor | None = None,
+    *,
+    like: Tensor,
+    look: bool,
+    columns: bool,
+) -> Box:
+    """Run a network on boxes (n, m, …) of two ends, or of m samples whose columns can be chosen."""
+    choices = rows.unbind(1) if columns else ()
+    return forward(model, rows.amin(1), rows.amax(1), y, choices=choices, like=like, look=look)
 
 
 def check_budget(eps: float) -> None:
@@ -316,13 +366,13 @@ def check_budget(eps: float) -> None:
         raise ValueError(f"Expected eps < 1, the whole range of pixels, got {eps!r}")
 
 
-def _ends(x: Tensor, eps: float | None, box: Ends | None) -> Tensor:
-    """The ends of the box, (n, 2, …) in float64."""
+def _ends(x: Tensor, eps: float | None, box: Ends | Columns | None) -> Tensor:
+    """The ends of the box (n, 2, …), or the samples (n, m, …) that it chooses from, in float64."""
     if (eps is None) == (box is None):
         raise ValueError(f"Expected eps or box, got {'neither' if eps is None else 'both'}")
     _check.recording(x)
     if box is not None:
-        lower, upper = box
+        lower, upper = (box.lower, box.upper) if isinstance(box, Columns) else box
         _check.floating(lower=lower, upper=upper)
         _check.same_shape(lower=lower, upper=upper, x=x)
         _check.finite(lower=lower, upper=upper)
@@ -331,7 +381,8 @@ def _ends(x: Tensor, eps: float | None, box: Ends | None) -> Tensor:
             raise ValueError(
                 f"Expected lower <= x <= upper, got {int(outside.sum())} of {len(x)} samples outside"
             )
-        return torch.stack([lower, upper], 1).detach().to(_EXACT)
+        ends = box.choices if isinstance(box, Columns) else torch.stack([lower, upper], 1)
+        return ends.detach().to(_EXACT)
     budget = 0.0 if eps is None else eps
     check_budget(budget)
     _check.pixels(x=x)
