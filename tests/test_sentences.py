@@ -75,7 +75,7 @@ def test_networks_that_are_missing_are_trained(
 
     monkeypatch.setattr(recipes, "fit", fit)
     with pytest.raises(
-        ValueError, match="text-natural-s2.safetensors to hold a TextCNN, got Small"
+        ValueError, match=r"text-natural-s2\.safetensors to hold a TextCNN, got Small"
     ):
         sentences(tmp_path / "t.csv", nets=tmp_path / "nets", seeds=(2,), count=1)
     assert asked == [("text-natural", "text-natural-s2.safetensors", 2, None)]
