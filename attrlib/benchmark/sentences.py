@@ -208,6 +208,7 @@ def _scores(ids: Tensor, z: Tensor, y: Tensor, table: Tensor) -> Iterator[tuple[
     top = functools.partial(metrics.topk_intersection, k=TOP)
     yield "top-3", metrics.OnWords(score=top, words=words)
     yield "Kendall", metrics.OnWords(score=metrics.kendall, words=words)
+    yield "Kendall, words kept", metrics.OnWords(score=metrics.kendall, words=words & (ids == z))
     yield "cosine", metrics.cosine
     for name, near in {"places": None, "places and synonyms": table}.items():
         relation = metrics.word_neighbours(ids, z, window=1, table=near)
