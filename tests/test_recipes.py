@@ -89,7 +89,9 @@ def test_a_stopped_run_goes_on(
 def test_fit_names_what_is_wrong_before_it_trains(
     tmp_path: Path, splits: dict[str, Images], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipes.recipe, "train", lambda *_, **__: pytest.fail("trained all the same"))
+    monkeypatch.setattr(
+        recipes.recipe, "train", lambda *_, **__: pytest.fail("trained all the same")
+    )
     good = tmp_path / "a.safetensors"
     for seed in (-1, 1.5, 2**63):
         with pytest.raises(ValueError, match=r"Expected seed to be an integer from 0 to .*, got"):

@@ -55,9 +55,7 @@ def test_padding_changes_nothing(net: TextCNN) -> None:
         partial(attributions.word_integrated_gradients, steps=4),
     ],
 )
-def test_padding_and_the_last_channel_have_no_score(
-    net: TextCNN, attribution: Attribution
-) -> None:
+def test_padding_and_the_last_channel_have_no_score(net: TextCNN, attribution: Attribution) -> None:
     x = net.embed(IDS).detach()
     a = attribution(net, x, Y)
     assert a.shape == x.shape
