@@ -109,7 +109,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
         "--data",
         default="full",
         help="full or embedded Fashion-MNIST, in the form that the recipe is for, or a folder of images "
-        "as SPLIT/CLASS/IMAGE (default: full)",
+        "as SPLIT/CLASS/IMAGE (default: full); recipes for sentences have one set under both names",
     )
     _machine(parser)
 
@@ -137,6 +137,10 @@ def _data(_: argparse.Namespace) -> None:
         else "  not found: set ATTRLIB_DATA to the folder of its four idx "
         "files, or install Debian's dataset-fashion-mnist, or let the first use download it"
     )
+    print("Sentences with ratings, embedded")
+    for split in ("train", "val", "test"):
+        texts = data.sentiment(split)
+        print(f"  {split:5s} {len(texts):6,d} tweets  {data.fingerprint(texts)}")
     print("Checkpoints (python -m attrlib train RECIPE makes one anew)")
     for name in checkpoints.names():
         for seed in checkpoints.seeds(name):

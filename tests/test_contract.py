@@ -86,6 +86,13 @@ NOT_PER_ROW = {
         "take bounds or a set, or estimate; see test_certificate_topk.py",
     ),
     **dict.fromkeys(("Ball", "LinfBall", "L2Ball"), "parts of an attack; see test_attack_balls.py"),
+    "word_integrated_gradients": "takes embedded sentences; see test_text_network.py",
+    "WordBall": "a part of an attack; see test_text_network.py",
+    "OnWords": "makes a metric; see test_word_metrics.py",
+    **dict.fromkeys(
+        ("word_neighbours", "word_lens_recall", "valence_agreement"),
+        "take word numbers, or what is made of them; see test_word_metrics.py",
+    ),
 }
 
 every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())

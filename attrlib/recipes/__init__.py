@@ -9,4 +9,4 @@ from attrlib.recipes.texts import TEXTS, tweets
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({**IMAGES, **TEXTS})
 
-__all__ = ["RECIPES", "Recipe", "fit", "planted_blocks", "tweets"]
+__all__ = ["RECIPES", "TEXTS", "Recipe", "fit", "planted_blocks", "tweets"]
