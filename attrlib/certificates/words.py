@@ -24,6 +24,8 @@ from attrlib.certificates.boxes import accuracy_in_box, certified_topk
 from attrlib.certificates.interval import Columns, Ends, gradient_bounds, logit_bounds
 from attrlib.types import Attribution, Ids, Labels, PerSample, TextClassifier
 
+_AT_ONCE = 512  # sets of places whose boxes exist at a time
+
 
 def synonym_box(
     model: TextClassifier, ids: Ids, *, table: Tensor, places: Tensor | None = None
@@ -113,14 +115,14 @@ def certified_words(
     _check.labelled(x, y)
     a = attribution(model, x, y)
     least = torch.ones_like(a[:, 0, 0, 0])
-    for row, places in _places(ids, table, budget, limit):
-        times = len(places)
-        one = slice(row, row + 1)
-        box = synonym_box(model, ids[one].expand(times, -1), table=table, places=places)
-        sentence, label, clean = (part[one].expand(times, *part.shape[1:]) for part in (x, y, a))
-        found = bounds(model, sentence, label, box=box)
-        lower, upper, clean = (part[..., : int(lengths[row])] for part in (*found, clean))
-        least[row] = certified_topk(lower, upper, clean, k=k).min()
+    for rows, places in _places(ids, table, budget, limit):
+        box = synonym_box(model, ids[rows], table=table, places=places)
+        lower, upper = bounds(model, x[rows], y[rows], box=box)
+        for length in torch.unique(lengths[rows]).tolist():
+            own = lengths[rows] == length
+            cut = (part[own, ..., :length] for part in (lower, upper, a[rows]))
+            found = certified_topk(*cut, k=k).to(least)
+            least = least.scatter_reduce(0, rows[own], found, "amin")
     return least
 
 
@@ -156,36 +158,39 @@ def certified_label(
         x = model.embed(ids)
         label = _model.decision(model, x)
     least = torch.ones_like(x[:, 0, 0, 0])
-    for row, places in _places(ids, table, budget, limit):
-        times, one = len(places), slice(row, row + 1)
-        box = synonym_box(model, ids[one].expand(times, -1), table=table, places=places)
-        lower, upper = logit_bounds(model, x[one].expand(times, *x.shape[1:]), box=box)
-        least[row] = accuracy_in_box(lower, upper, label[one].expand(times)).min()
+    for rows, places in _places(ids, table, budget, limit):
+        box = synonym_box(model, ids[rows], table=table, places=places)
+        lower, upper = logit_bounds(model, x[rows], box=box)
+        found = accuracy_in_box(lower, upper, label[rows])
+        least = least.scatter_reduce(0, rows, found, "amin")
     return least
 
 
 def _places(
     ids: Ids, table: Tensor, budget: float | None, limit: int
-) -> Iterator[tuple[int, Tensor]]:
-    """For each sentence the sets of places that cover all within the budget, bool (sets, words)."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Sets of places that cover all within the budget, bool (r, words), and the row of each (r,)."""
     _check.count(limit=limit)
-    if budget is None:
-        allowed = (ids != _words.PADDING).sum(1)
-    else:
+    allowed = (ids != _words.PADDING).sum(1)
+    if budget is not None:
         _words.check_budget(budget)
         allowed = _words.allowed(ids, budget)
     replaceable = (_words.options(ids, table) != _words.PADDING).any(2)
-    for row, count in enumerate(allowed.tolist()):
+    counts = torch.minimum(allowed, replaceable.sum(1))
+    sets: list[tuple[int, tuple[int, ...]]] = []
+    for row, count in enumerate(counts.tolist()):
         free = replaceable[row].nonzero()[:, 0].tolist()
-        count = min(count, len(free))
         if math.comb(len(free), count) > limit:
             raise ValueError(
                 f"Expected at most {limit} sets of {count} places in a sentence, got "
                 f"{math.comb(len(free), count)} in row {row}; lower budget, raise limit or leave "
                 "budget out, so that all words may be replaced at once"
             )
-        sets = list(itertools.combinations(free, count))
-        places = torch.zeros(len(sets), ids.shape[1], dtype=torch.bool, device=ids.device)
-        for number, chosen in enumerate(sets):
+        sets += [(row, chosen) for chosen in itertools.combinations(free, count)]
+    for start in range(0, len(sets), _AT_ONCE):
+        part = sets[start : start + _AT_ONCE]
+        places = torch.zeros(len(part), ids.shape[1], dtype=torch.bool)
+        for number, (_, chosen) in enumerate(part):
             places[number, list(chosen)] = True
-        yield row, places
+        rows = torch.tensor([row for row, _ in part])
+        yield rows.to(ids.device), places.to(ids.device)
