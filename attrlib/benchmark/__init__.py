@@ -28,6 +28,7 @@ from attrlib.benchmark.imagenet import (
     lens_settings,
 )
 from attrlib.benchmark.methods import Variant, frontier, variants
+from attrlib.benchmark.sentences import WORD_MAPS, sentences
 from attrlib.benchmark.trained import BUDGETS, calibration_error, recipes
 from attrlib.benchmark.transferred import transfer, transfer_targets
 
@@ -38,6 +39,7 @@ __all__ = [
     "LENS_K",
     "OBJECTIVES",
     "RADIUS",
+    "WORD_MAPS",
     "DensityRun",
     "K",
     "LensSetting",
@@ -54,6 +56,7 @@ __all__ = [
     "lens_settings",
     "provenance",
     "recipes",
+    "sentences",
     "soundness",
     "soundness_settings",
     "strength",
