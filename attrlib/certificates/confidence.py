@@ -158,7 +158,8 @@ def betting(
         before = torch.cat([squares.expand(1, w.shape[1]), spread[:-1]]) / times
         bets = torch.sqrt(2 * rare / (samples * before))
         total, squares, seen = sums[-1], spread[-1], seen + len(w)
-        for draws, most in zip(w.split(together), bets.split(together), strict=True):
+        blocks = (torch.split(values, together) for values in (w, bets))
+        for draws, most in zip(*blocks, strict=True):
             factors = room[: len(draws)]  # one array for all: new ones cost more than the sums
             torch.minimum(most[..., None], largest, out=factors)
             torch.addcmul(one, factors, draws[..., None] - means, out=factors)
