@@ -74,14 +74,13 @@ def map_cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
         leaf = x.clone().requires_grad_()  # or Captum warns that it sets this itself
         return name, partial(explainer.attribute, leaf, target=y, **options)
 
-    def bare(passes: int) -> tuple[str, Work]:
-        return f"{passes} passes", partial(passes, model, x, y, times=passes)
+    bare = "1 pass", partial(passes, model, x, y, times=1)
 
     yield Case(
         "gradient",
         n,
         ours(attributions.gradient),
-        bare(1),
+        bare,
         theirs("captum Saliency", captum.Saliency(model), abs=False),
         theirs_limit=1.0,
     )
@@ -89,7 +88,7 @@ def map_cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
         "input_x_gradient",
         n,
         ours(attributions.input_x_gradient),
-        bare(1),
+        bare,
         theirs("captum InputXGradient", captum.InputXGradient(model)),
         theirs_limit=1.0,
     )

@@ -69,7 +69,10 @@ def test_a_part_that_is_measured_again_replaces_its_rows_alone(tmp_path: Path) -
 def test_every_part_has_cases() -> None:
     x = oracles.images(2).float()
     nets = {"28×28": (oracles.softplus_net().float(), x, oracles.labels(2))}
-    assert list(cases_of(nets, batch=2)) == list(PARTS)
+    works = cases_of(nets, batch=2)
+    assert list(works) == list(PARTS)
+    for case in works["maps"]():
+        assert measure(case, device=x.device, repeats=3).batch == 2
 
 
 def test_the_fastest_is_found() -> None:
