@@ -26,7 +26,7 @@ from attrlib.types import Attribution, Classifier, Inputs, Labels, PerSample
 PILOT = 4
 """One in so many samples only says in which direction the length of the mean map is measured."""
 
-_FEW = 64
+_FEW = 64  # samples that are tried first when it is asked whether those given are enough
 _MOST = 2**17  # the largest number of samples that is tried to say how many are needed
 
 
