@@ -70,6 +70,9 @@ def add_options(
     transfer = studies.add_parser(
         "transfer", help="attacks on one explanation, scored on the others (15 minutes on one core)"
     )
+    sampling = studies.add_parser(
+        "sampling", help="scores that sample, beside an attack of the same radius (minutes)"
+    )
     tables = {
         "attack-strength": strength,
         "density": density,
@@ -77,6 +80,7 @@ def add_options(
         "imagenet-lens": lens,
         "frontier": frontier,
         "recipes": recipes,
+        "sampling": sampling,
         "transfer": transfer,
         "soundness": soundness,
     }
@@ -116,6 +120,8 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
             benchmark.frontier(options.out, only=options.only, device=device, progress=True)
         elif options.study == "density":
             benchmark.density(options.out, only=options.only, device=device, progress=True)
+        elif options.study == "sampling":
+            benchmark.sampling(options.out, device=device, progress=True)
         elif options.study == "transfer":
             benchmark.transfer(options.out, device=device, progress=True)
         else:
@@ -135,7 +141,7 @@ def _contents(options: argparse.Namespace) -> dict[str, str]:
             f"{path.relative_to(options.image_folder)} {path.stat().st_size}" for path in paths
         ]
         return {"weights": contents(models.imagenet()), "images": _files.digest(*files)}
-    if options.study in ("recipes", "frontier", "density", "soundness", "transfer"):
+    if options.study in ("recipes", "frontier", "density", "soundness", "sampling", "transfer"):
         return {}  # each row names its checkpoints, or its setting, and its images
     images = data.fashion_mnist("val", full=True)
     weights = contents(checkpoints.load("natural").model)
