@@ -39,6 +39,7 @@ from tests.speed_measure import (
     passes,
     write,
 )
+from tests.speed_sensitivity import sensitivity_cases
 
 POINTS = {"28×28": 32, "224×224": 8, "ResNet-50": 8}  # of a path, or noisy copies
 SIZES = {"28×28": (1, 4, 16, 64, 128), "224×224": (1, 8), "ResNet-50": (1, 8)}  # images
@@ -314,7 +315,8 @@ def main() -> int:
     sets = () if options.small else set_cases(device)
     proofs = certificate_cases(model, x[:batch], y[:batch], rows=ROWS[device.type, "28×28"])
     maps = map_cases(model, x[:batch], y[:batch])
-    for case in chain(maps, proofs, *averages, sets, attack_cases(nets)):
+    changes = sensitivity_cases(model, x[:64], y[:64])
+    for case in chain(maps, proofs, changes, *averages, sets, attack_cases(nets)):
         start = time.perf_counter()
         case = case._replace(longest=min(case.longest, options.seconds))
         row = measure(case, device=device, repeats=options.repeats)

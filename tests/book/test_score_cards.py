@@ -32,19 +32,17 @@ FIXED, NOISE, UNTRAINED = "One map for all", "New noise", "Untrained network"
 
 @pytest.fixture(autouse=True)
 def _single() -> None:
-    """The page is built in float32."""
+    """The page is built in float32; fixtures of the module come before the dtype of the run is set."""
     torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, ScoreFacts]:
-    torch.set_default_dtype(torch.float32)
     return {card.title: facts(card) for card in SENSITIVITY_CARDS}
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, tuple[dict[str, float], float]]:
-    torch.set_default_dtype(torch.float32)
     return {re.sub(r".*`(\w+) <.*`", r"\1", link): seen for link, seen in outputs().items()}
 
 
