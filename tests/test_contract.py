@@ -78,13 +78,10 @@ NOT_PER_ROW = {
         ),
         "take bounds or a set, or estimate; see test_certificate_topk.py",
     ),
-    **dict.fromkeys(
-        (
-            *("relative_change", "lipschitz_quotient"),
-            *("relative_input_quotient", "relative_output_quotient"),
-        ),
-        "take maps and images; see test_sensitivity.py",
-    ),
+    "relative_change": "takes two maps; see test_sensitivity.py",
+    "lipschitz_quotient": "takes maps and images; see test_sensitivity.py",
+    "relative_input_quotient": "takes maps and images; see test_sensitivity.py",
+    "relative_output_quotient": "takes maps and logits; see test_sensitivity.py",
     **dict.fromkeys(("Ball", "LinfBall", "L2Ball"), "parts of an attack; see test_attack_balls.py"),
 }
 

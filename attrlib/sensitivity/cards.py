@@ -75,7 +75,7 @@ SENSITIVITY_CARDS: tuple[SensitivityCard, ...] = (
         title="relative_input_stability",
         score=functools.partial(relative_input_stability, radius=RADIUS, samples=SAMPLES),
         unit="none",
-        punishes="Entries of the map near zero, which nobody sees: rounding the map is a catastrophe.",
+        punishes="Entries of the map near zero, which nobody sees: rounding multiplies the value.",
         forgives="Nearly everything on images with black pixels, whose change is divided by ε and dwarfs "
         "that of the map.",
         use="Where features and maps stay away from zero. Not on images with a black background.",

@@ -124,9 +124,9 @@ def explanations() -> Mapping[str, Attribution]:
 
     return {
         REAL: attributions.gradient,
-        "Untrained network": other,
-        "One map for all": fixed,
-        "New noise": noise,
+        "Untrained": other,
+        "One map": fixed,
+        "Noise": noise,
     }
 
 
@@ -144,8 +144,8 @@ def outputs() -> dict[str, tuple[dict[str, float], float]]:
             name: _mean(card.metric(*pair)) for name, pair in (pairs if signed else heats).items()
         }
         values = {name: round(value, 2) + 0.0 for name, value in values.items()}
-        found[_link("metrics", card.title)] = values, -1 if math.isinf(card.high) else 1
-    found[_link("metrics", "identification")] = (
+        found[card.title] = values, -1 if math.isinf(card.high) else 1
+    found["identification"] = (
         {
             name: _mean(metrics.identification(a, b, y, score=overlap))
             for name, (a, b) in heats.items()
@@ -160,7 +160,7 @@ def outputs() -> dict[str, tuple[dict[str, float], float]]:
             )
             for name, a in explanations().items()
         }
-        found[_link("sensitivity", score.title)] = values, -1
+        found[score.title] = values, -1
     return found
 
 
@@ -189,15 +189,16 @@ def card_text(card: SensitivityCard, measured: ScoreFacts) -> list[str]:
         "Values": f"0 and up, smaller is better; unit: {card.unit}",
         "Perfect explanation": f"{_short(measured.perfect)}, for a linear network",
         "Gradient of a trained network": _short(measured.value),
-        "Map rounded to 256 levels": f"{measured.rounded:.2f} times that",
-        "Map seven times as large": f"{measured.scaled:.3g} times that",
-        "Ten times the samples": "" if measured.more is None else f"{measured.more:.2f} times that",
+        "Map rounded to 256 levels": _times(measured.rounded),
+        "Map seven times as large": _times(measured.scaled),
+        "Ten times the samples": "" if measured.more is None else _times(measured.more),
         "Punishes": card.punishes,
         "Forgives": card.forgives,
         "Use it": card.use,
     }
     lines = [f"- **{key}.** {value}" for key, value in rows.items() if value]
-    return [f":::{{grid-item-card}} {_link('sensitivity', card.title)}", *lines, ":::"]
+    link = f"{{py:func}}`{card.title} <attrlib.sensitivity.{card.title}>`"
+    return [f":::{{grid-item-card}} {link}", *lines, ":::"]
 
 
 def table_text() -> list[str]:
@@ -207,13 +208,13 @@ def table_text() -> list[str]:
         "| Score | " + " | ".join(names) + " |",
         "|:--|" + "--:|" * len(names),
     ]
-    for link, (values, sign) in outputs().items():
+    for title, (values, sign) in outputs().items():
         cells = [
             _short(values[name])
             + (" passes" if name != REAL and passes(values, sign, name) else "")
             for name in names
         ]
-        lines.append(f"| {link} | " + " | ".join(cells) + " |")
+        lines.append(f"| {title.replace('_', ' ')} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -260,9 +261,9 @@ def _times_input(attribution: Attribution) -> Attribution:
     return product
 
 
-def _link(module: str, title: str) -> str:
-    name, _, option = title.partition(", ")
-    return f"{{py:func}}`{name} <attrlib.{module}.{name}>`" + (f", {option}" if option else "")
+def _times(ratio: float) -> str:
+    """How a value stands to the one before."""
+    return "unchanged" if abs(ratio - 1) < 0.005 else f"{ratio:.3g} times that"
 
 
 def _short(value: float) -> str:
