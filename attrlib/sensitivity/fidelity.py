@@ -24,8 +24,9 @@ def infidelity(
 ) -> PerSample:
     r"""Return how far a map misses the change of the logit under random noise, squared and averaged.
 
-    $$\frac1m \sum_{k=1}^{m} \Big(\langle x - z_k, a(x)\rangle - \big(f_y(x) - f_y(z_k)\big)\Big)^2,
-      \qquad z_k \sim \mathcal U\{\|z - x\| \le r\}, \text{ clipped to } [0, 1]$$
+    $$\frac1m \sum_{k=1}^{m} \Big(\langle x - z_k, a(x)\rangle - \big(f_y(x) - f_y(z_k)\big)\Big)^2$$
+
+    with $z_k$ uniform within the radius, clipped to [0, 1].
 
     For maps in logits per unit of pixel, such as gradients and their averages; those that hold a factor
     of the image (`input_x_gradient`, `integrated_gradients`) are for `square_infidelity`. One attribution

@@ -22,10 +22,9 @@ def max_sensitivity(
 ) -> PerSample:
     r"""Return the largest relative change of a map that some random images near the image cause.
 
-    $$\max_{k \le m} \; \|a(z_k) - a(x)\|_2 \,/\, \|a(x)\|_2, \qquad
-      z_k \sim \mathcal U\{\|z - x\| \le r\}, \text{ clipped to } [0, 1]$$
+    $$\max_{k \le m} \; \|a(z_k) - a(x)\|_2 \,/\, \|a(x)\|_2$$
 
-    `samples` + 1 attributions for each image.
+    with $z_k$ uniform within the radius, clipped to [0, 1]. `samples` + 1 attributions for each image.
 
     Args:
         attribution: Maps that are compared.
@@ -87,10 +86,9 @@ def average_sensitivity(
 ) -> PerSample:
     r"""Return the mean relative change of a map that random images near the image cause.
 
-    $$\frac1m \sum_{k=1}^{m} \|a(z_k) - a(x)\|_2 \,/\, \|a(x)\|_2, \qquad
-      z_k \sim \mathcal U\{\|z - x\| \le r\}, \text{ clipped to } [0, 1]$$
+    $$\frac1m \sum_{k=1}^{m} \|a(z_k) - a(x)\|_2 \,/\, \|a(x)\|_2$$
 
-    `samples` + 1 attributions for each image.
+    with $z_k$ uniform within the radius, clipped to [0, 1]. `samples` + 1 attributions for each image.
 
     Args:
         attribution: Maps that are compared.
@@ -144,10 +142,9 @@ def local_lipschitz(
 ) -> PerSample:
     r"""Return an estimate of the Lipschitz constant of a map near the image, the largest of some samples.
 
-    $$\max_{k \le m} \; \|a(z_k) - a(x)\|_2 \,/\, \|z_k - x\|_2, \qquad
-      z_k \sim \mathcal U\{\|z - x\| \le r\}, \text{ clipped to } [0, 1]$$
+    $$\max_{k \le m} \; \|a(z_k) - a(x)\|_2 \,/\, \|z_k - x\|_2$$
 
-    `samples` + 1 attributions for each image.
+    with $z_k$ uniform within the radius, clipped to [0, 1]. `samples` + 1 attributions for each image.
 
     Args:
         attribution: Maps that are compared.
