@@ -156,15 +156,14 @@ def _summary(value: Tensor, best: Tensor) -> dict[str, str]:
     """The mean with its interval, and how it stands to the value at the points of the suite."""
     low, high = metrics.interval(value, generator=_noise(0))
     known = ~(value / best).isnan()
-    return _table.rounded(
-        {
-            "value": float(value.nanmean()),
-            "value_low": low,
-            "value_high": high,
-            "share": float((value / best).nanmedian()),
-            "below": float((value < best)[known].double().mean()),
-        }
-    )
+    numbers = {
+        "value": float(value.nanmean()),
+        "value_low": low,
+        "value_high": high,
+        "share": float((value / best).nanmedian()),
+        "below": float((value < best)[known].double().mean()),
+    }
+    return {name: f"{number:.4g}" for name, number in numbers.items()}  # from 1e-7 to 1e6
 
 
 def _noise(seed: int) -> torch.Generator:
