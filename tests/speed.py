@@ -42,6 +42,7 @@ from tests.speed_measure import (
     passes,
     write,
 )
+from tests.speed_sensitivity import sensitivity_cases
 
 POINTS = {"28×28": 32, "224×224": 8, "ResNet-50": 8}  # of a path, or noisy copies
 SIZES = {"28×28": (1, 4, 16, 64, 128), "224×224": (1, 8), "ResNet-50": (1, 8)}  # images
@@ -61,7 +62,15 @@ SHARPNESS = 30.0  # of the surrogate of attacks
 STEP_LIMIT = 1.15
 SETS_LIMIT = 0.2  # five times as fast
 # Of the table, in this order; those of photographs take minutes, the others about one.
-PARTS = ("maps", "certificates", "averages", "averages of photographs", "sets", "attacks")
+PARTS = (
+    "maps",
+    "certificates",
+    "sensitivity",
+    "averages",
+    "averages of photographs",
+    "sets",
+    "attacks",
+)
 LARGE = ("averages of photographs", "sets")
 
 
@@ -236,6 +245,7 @@ def cases_of(nets: dict[str, Net], *, batch: int) -> dict[str, Callable[[], Iter
     works = (
         partial(map_cases, model, *few),
         partial(certificate_cases, model, *few, rows=rows),
+        partial(sensitivity_cases, model, x[:64], y[:64]),
         partial(averages, small=True),
         partial(averages, small=False),
         partial(set_cases, x.device),

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 import attrlib
-from attrlib import attacks, attributions, certificates, energy, maps, metrics
+from attrlib import attacks, attributions, certificates, energy, maps, metrics, sensitivity
 from tests import oracles
 from tests.rows import ROWS, SIZE, N, Row
 
-SUBJECTS: tuple[ModuleType, ...] = (attributions, energy, maps, metrics)
+SUBJECTS: tuple[ModuleType, ...] = (attributions, energy, maps, metrics, sensitivity)
 NOT_PER_ROW = {
     "wrap": "makes an attribution, which has a row; see test_wrap.py",
     "interval": "summarises all samples; see test_metrics.py",
@@ -73,6 +73,10 @@ NOT_PER_ROW = {
         ),
         "take bounds or a set, or estimate; see test_certificate_topk.py",
     ),
+    "relative_change": "takes two maps; see test_sensitivity.py",
+    "lipschitz_quotient": "takes maps and images; see test_sensitivity.py",
+    "relative_input_quotient": "takes maps and images; see test_sensitivity.py",
+    "relative_output_quotient": "takes maps and logits; see test_sensitivity.py",
     **dict.fromkeys(("Ball", "LinfBall", "L2Ball"), "parts of an attack; see test_attack_balls.py"),
     **dict.fromkeys(
         (

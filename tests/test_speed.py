@@ -11,6 +11,7 @@ from tests import lens_oracles, oracles
 from tests.speed import PARTS, average_cases, cases_of
 from tests.speed_certificates import certificate_cases
 from tests.speed_measure import Case, Row, fastest, measure, merged, write
+from tests.speed_sensitivity import sensitivity_cases
 from tests.speed_terms import Multiplications, passes, steps
 
 
@@ -107,6 +108,27 @@ def test_certificates_are_compared_with_the_same_passes() -> None:
             seen.clear()
             work()
             assert sum(seen) == 4 * 512
+
+
+def test_scores_of_change_are_compared_with_the_same_images() -> None:
+    seen: list[int] = []
+    model = oracles.softplus_net().eval()
+    model.register_forward_hook(lambda net, args, out: seen.append(len(args[0])))
+    cases = [*sensitivity_cases(model, oracles.images(3), oracles.labels(3))]
+    assert [case.name.partition(",")[0] for case in cases] == [
+        *("max_sensitivity", "local_lipschitz", "relative_input_stability", "continuity")
+    ]
+    for case in cases:
+        count = int(case.bare[0].split()[0])
+        forward = 2 if case.name.startswith("relative") else 1  # for the prediction
+        for work, rows in ((case.ours, forward), (case.bare[1], 1)):
+            seen.clear()
+            work()
+            assert sum(seen) == 3 * count * rows
+        if case.theirs is not None:
+            seen.clear()
+            case.theirs[1]()
+            assert sum(seen) >= 3 * count
 
 
 def test_multiplications_of_a_linear_layer_are_counted() -> None:

@@ -28,6 +28,7 @@ from attrlib.benchmark.imagenet import (
     lens_settings,
 )
 from attrlib.benchmark.methods import Variant, frontier, variants
+from attrlib.benchmark.sampled_changes import sampling
 from attrlib.benchmark.sentences import WORD_MAPS, sentences
 from attrlib.benchmark.trained import BUDGETS, calibration_error, recipes
 from attrlib.benchmark.transferred import transfer, transfer_targets
@@ -56,6 +57,7 @@ __all__ = [
     "lens_settings",
     "provenance",
     "recipes",
+    "sampling",
     "sentences",
     "soundness",
     "soundness_settings",

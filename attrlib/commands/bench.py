@@ -80,6 +80,9 @@ def add_options(
         default=Path("runs/sentences"),
         help="folder of the networks, which are trained where missing (default: runs/sentences)",
     )
+    sampling = studies.add_parser(
+        "sampling", help="scores that sample, beside an attack of the same radius (minutes)"
+    )
     tables = {
         "attack-strength": strength,
         "density": density,
@@ -87,6 +90,7 @@ def add_options(
         "imagenet-lens": lens,
         "frontier": frontier,
         "recipes": recipes,
+        "sampling": sampling,
         "transfer": transfer,
         "sentences": sentences,
         "soundness": soundness,
@@ -131,6 +135,8 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
             benchmark.sentences(
                 options.out, nets=options.nets, count=options.count, device=device, progress=True
             )
+        elif options.study == "sampling":
+            benchmark.sampling(options.out, device=device, progress=True)
         elif options.study == "transfer":
             benchmark.transfer(options.out, device=device, progress=True)
         else:
@@ -150,7 +156,7 @@ def _contents(options: argparse.Namespace) -> dict[str, str]:
             f"{path.relative_to(options.image_folder)} {path.stat().st_size}" for path in paths
         ]
         return {"weights": contents(models.imagenet()), "images": _files.digest(*files)}
-    if options.study in ("recipes", "frontier", "density", "soundness", "transfer", "sentences"):
+    if options.study != "strength":
         return {}  # each row names its checkpoints, or its setting, and its images
     images = data.fashion_mnist("val", full=True)
     weights = contents(checkpoints.load("natural").model)
