@@ -165,7 +165,7 @@ def test_columns_know_that_the_entries_of_a_word_belong_together() -> None:
             return self.kernel(x).flatten(1)
 
     x = torch.ones(1, 2, 1, 1)
-    box = certificates.Columns(torch.stack([x, -x], 1))
+    box = certificates.Columns(choices=torch.stack([x, -x], 1))
     lower, upper = certificates.logit_bounds(Difference(), x, box=box)
     assert [lower.item(), upper.item()] == pytest.approx([0, 0], abs=1e-12)
     lower, upper = certificates.logit_bounds(Difference(), x, box=(-x, x))
@@ -184,7 +184,7 @@ def test_columns_through_any_convolution(options: dict[str, int], dims: int) -> 
     model = nn.Sequential(layer, nn.Flatten())
     shape = (2, 5) if dims == 1 else (2, 3, 5)
     choices = torch.randn(1, 2, *shape, generator=noise)
-    box = certificates.Columns(choices)
+    box = certificates.Columns(choices=choices)
     lower, upper = certificates.logit_bounds(model, choices[:, 0], box=box)
     picks = torch.cartesian_prod(*[torch.arange(2)] * 5).view(32, 1, *[1] * (dims - 1), 5)
     z = torch.where(picks == 0, choices[:, 0], choices[:, 1])
@@ -197,7 +197,7 @@ def test_columns_through_any_convolution(options: dict[str, int], dims: int) -> 
 def test_columns_are_forgotten_where_they_mix() -> None:
     """After a slice, a product and a copy columns stand; after another step the box counts alone."""
     x = torch.ones(1, 2, 1, 3)
-    box = certificates.Columns(torch.stack([x, -x], 1))
+    box = certificates.Columns(choices=torch.stack([x, -x], 1))
     kernel = torch.tensor([1.0, -1]).view(1, 2, 1, 1)
 
     def width(change: Callable[[Tensor], Tensor]) -> float:
@@ -237,7 +237,10 @@ def test_a_bad_box_is_named() -> None:
         ({"box": (x + 1, x - 1)}, "Expected lower <= x <= upper, got 4 of 4 samples outside"),
         ({"box": (x[:2], x[:2])}, "Expected lower and upper and x to have one shape"),
         ({"box": (x * torch.nan, x)}, "Expected lower to be finite"),
-        ({"box": certificates.Columns(torch.stack([x + 1, x + 2], 1))}, "4 of 4 samples outside"),
+        (
+            {"box": certificates.Columns(choices=torch.stack([x + 1, x + 2], 1))},
+            "4 of 4 samples outside",
+        ),
         ({"box": box}, "__gt__ with more than one outcome|gt with more than one outcome"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -42,6 +42,10 @@ class SynonymAttack:
     sets of words often have, the one with the lower cosine of the signed maps goes first. Nothing is
     drawn at random; a stochastic attribution gets the same noise for all candidates of a sentence.
 
+    How good: one word at a time finds the optimum where one word is replaced. On 30 tweets, against every
+    sentence and three shipped networks, the top 3 of a greedy search were up to .067 too high for three
+    words and could lie above the best of as many random draws; those of a beam of 4 up to .011.
+
     Cost: with V substitutes for all words of a sentence, a budget of B and a beam of b, at most
     V + (B - 1) b V maps and forward passes of single sentences, which share passes; see `evaluations`.
     With an objective, one derivative of the map for each of the b sentences, and `tried` maps, a step.

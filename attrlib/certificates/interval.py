@@ -46,7 +46,7 @@ Ends: TypeAlias = tuple[Inputs, Inputs]
 """The lower and the upper ends of a box, for each sample."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Columns:
     """A box that is a choice: each column of a sample is that column of one of several samples.
 

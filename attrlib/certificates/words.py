@@ -58,7 +58,7 @@ def synonym_box(
     every = torch.cat([ids[..., None], known], dim=2).transpose(1, 2)
     with torch.no_grad():
         columns = model.embed(every.flatten(0, 1))
-    return Columns(columns.view(*every.shape[:2], *columns.shape[1:]))
+    return Columns(choices=columns.view(*every.shape[:2], *columns.shape[1:]))
 
 
 def certified_words(
