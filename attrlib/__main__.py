@@ -138,7 +138,8 @@ def _data(_: argparse.Namespace) -> None:
         "files, or install Debian's dataset-fashion-mnist, or let the first use download it"
     )
     print("Sentences with ratings, embedded")
-    for split in ("train", "val", "test"):
+    splits: tuple[data.Split, ...] = ("train", "val", "test")
+    for split in splits:
         texts = data.sentiment(split)
         print(f"  {split:5s} {len(texts):6,d} tweets  {data.fingerprint(texts)}")
     print("Checkpoints (python -m attrlib train RECIPE makes one anew)")
