@@ -3,6 +3,7 @@
 The embedded subset of Fashion-MNIST needs no network; `full=True` looks for the whole set.
 """
 
+from attrlib.data.benign import BENIGN, brightness, jpeg, shift
 from attrlib.data.fashion import FASHION_CLASSES, fashion_mnist, find_full
 from attrlib.data.folders import FolderImages, image_folder
 from attrlib.data.images import Images, Rows, Split, fingerprint
@@ -16,6 +17,7 @@ from attrlib.data.planted import (
 )
 
 __all__ = [
+    "BENIGN",
     "FASHION_CLASSES",
     "Blocks",
     "FolderImages",
@@ -25,12 +27,15 @@ __all__ = [
     "Shortcuts",
     "Split",
     "block_fashion",
+    "brightness",
     "fashion_mnist",
     "find_full",
     "fingerprint",
     "image_folder",
+    "jpeg",
     "mosaics",
     "null_patch",
     "photographs",
+    "shift",
     "spurious_fashion",
 ]
