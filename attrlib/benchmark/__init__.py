@@ -12,6 +12,8 @@ from attrlib.benchmark.attack_strength import (
     strength,
     strength_settings,
 )
+from attrlib.benchmark.benign import benign
+from attrlib.benchmark.board import COLUMNS, Board, Column, Entry, Measured, Ranks, boards, ranks
 from attrlib.benchmark.certificate_soundness import (
     ADVERSARIES,
     RADIUS,
@@ -28,6 +30,7 @@ from attrlib.benchmark.imagenet import (
     lens_settings,
 )
 from attrlib.benchmark.methods import Variant, frontier, variants
+from attrlib.benchmark.own import as_rows, check_row, load_row, own_row
 from attrlib.benchmark.trained import BUDGETS, calibration_error, recipes
 from attrlib.benchmark.transferred import transfer, transfer_targets
 
@@ -35,16 +38,26 @@ __all__ = [
     "ADVERSARIES",
     "ATTRIBUTIONS",
     "BUDGETS",
+    "COLUMNS",
     "LENS_K",
     "OBJECTIVES",
     "RADIUS",
+    "Board",
+    "Column",
     "DensityRun",
+    "Entry",
     "K",
     "LensSetting",
+    "Measured",
+    "Ranks",
     "Setting",
     "SoundnessSetting",
     "Variant",
+    "as_rows",
+    "benign",
+    "boards",
     "calibration_error",
+    "check_row",
     "density",
     "density_recipe",
     "density_runs",
@@ -52,7 +65,10 @@ __all__ = [
     "imagenet_accuracy",
     "imagenet_lens",
     "lens_settings",
+    "load_row",
+    "own_row",
     "provenance",
+    "ranks",
     "recipes",
     "soundness",
     "soundness_settings",
