@@ -12,7 +12,6 @@ from attrlib.benchmark.attack_strength import (
     strength,
     strength_settings,
 )
-from attrlib.benchmark.benign import benign
 from attrlib.benchmark.board import COLUMNS, Board, Column, Entry, Measured, Ranks, boards, ranks
 from attrlib.benchmark.certificate_soundness import (
     ADVERSARIES,
@@ -22,6 +21,7 @@ from attrlib.benchmark.certificate_soundness import (
     soundness_settings,
 )
 from attrlib.benchmark.densities import DensityRun, density, density_recipe, density_runs
+from attrlib.benchmark.harmless import benign
 from attrlib.benchmark.imagenet import (
     LENS_K,
     LensSetting,

@@ -17,8 +17,8 @@ from attrlib.attacks import PGD, SUITE, LinfBall, RandomSign, standard
 from attrlib.attacks.suite import EFFORTS, Effort
 from attrlib.benchmark import _table, cells
 from attrlib.benchmark.attack_strength import K
-from attrlib.benchmark.benign import changes, summarized
 from attrlib.benchmark.board import SUITE_ATTACK
+from attrlib.benchmark.harmless import changes, summarized
 from attrlib.benchmark.trained import BUDGETS
 from attrlib.training.state import contents
 from attrlib.types import Classifier

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -46,10 +47,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     own.add_argument(
         "--eps",
-        type=float,
+        type=_budget,
         nargs="+",
         default=list(BUDGETS),
-        help="budgets, pixel units (default: those of the leaderboard)",
+        metavar="EPS",
+        help="budgets in pixel units, such as 8/255 (default: those of the leaderboard)",
     )
     own.add_argument(
         "--effort",
@@ -118,6 +120,10 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
                 text = json.dumps(made, indent=1, ensure_ascii=False, allow_nan=False)
                 partial.write_text(text + "\n", encoding="utf-8")
     print(options.out)
+
+
+def _budget(text: str) -> float:
+    return float(Fraction(text))
 
 
 def _lists(options: argparse.Namespace) -> tuple[data.Images, data.Images, data.Images]:

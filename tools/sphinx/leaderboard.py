@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import html
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from attrlib import checkpoints
 from attrlib.benchmark import COLUMNS, as_rows, boards, load_row, ranks
-from attrlib.benchmark.board import Board, Column, Entry, Measured, Ranks, read
+from attrlib.benchmark.board import PRICE, Board, Column, Entry, Measured, Ranks, read
 from attrlib.data import fashion_mnist
 from attrlib.recipes import RECIPES
 from attrlib.training.state import contents
@@ -143,9 +144,7 @@ def boards_of_blocks(benign: Sequence[Mapping[str, str]]) -> dict[tuple[str, str
                 )
                 assert value is not None  # read() looked
                 images = int(row["images"])
-                found[name, row["seed"]] = Measured(
-                    value=value, low=low, high=high, images=images
-                )
+                found[name, row["seed"]] = Measured(value=value, low=low, high=high, images=images)
     return found
 
 
@@ -194,9 +193,9 @@ def shelves(board: Board, tables: Tables) -> list[Shelf]:
         return _times(training_cost(entry.name, costs) if seed == "all" else None)
 
     found = [_shelf(column, board) for column in COLUMNS]
-    last = max(i for i, shelf in enumerate(found) if shelf.group == "Network")
+    last = max(i for i, shelf in enumerate(found) if shelf.group == PRICE)
     found[last + 1 : last + 1] = [
-        Shelf(group="Network", title=title, best="low", ranked=False, cell=cell)
+        Shelf(group=PRICE, title=title, best="low", ranked=False, cell=cell)
         for title, cell in (("Cost of a pass", a_pass), ("Cost of training", whole))
     ]
     found.append(
@@ -240,7 +239,7 @@ def _number(
         return Shown()
 
     def text(value: float) -> str:
-        return f"{min(1.0, max(low, value)) + 0.0:.{digits}f}".replace("-", "−")
+        return f"{round(min(1.0, max(low, value)), digits) + 0.0:.{digits}f}".replace("-", "−")
 
     notes = []
     if found.low is not None and found.high is not None:
@@ -271,7 +270,7 @@ def _certified(
                 kind,
             ) or eps not in (None, row["eps"]):
                 continue
-            if row["weights"] != contents(checkpoints.load(row["net"]).model):
+            if row["weights"] != _weights(row["net"]):
                 continue  # of an older file
             proved, left = float(row["certified"]), float(row["attacked"])
             notes = f"attack leaves {left:.2f}", f"ε = {float(row['eps']):.4g}, seed 0"
@@ -279,6 +278,11 @@ def _certified(
         return Shown()
 
     return cell
+
+
+@cache
+def _weights(name: str) -> str:
+    return contents(checkpoints.load(name).model)
 
 
 def page(tables: Tables) -> str:
@@ -306,21 +310,23 @@ def table(board: Board, tables: Tables) -> str:
     heads = "".join(
         f'<th scope="col" data-group="{groups.index(s.group)}" data-best="{s.best}"'
         f"{' data-ranked' if s.ranked else ''}"
-        f"{_sorted(s) if s is first else ''}>{html.escape(s.title)}</th>"
+        f"{_sorted(s) if s is first else ''}>{_title(s.title)}</th>"
         for s in columns
     )
     bodies = "\n".join(_body(entry, columns, groups) for entry in entries)
+    about = f"Version {board.suite} of the suite, effort {board.effort}"
     return f"""<div class="leaderboard" id="{html.escape(name)}">
-<div class="board-scroll" tabindex="0" role="region" aria-label="Leaderboard, suite {board.suite}">
+<p>{html.escape(summary(board))}</p>
+<div class="board-scroll" tabindex="0" role="region" aria-label="Leaderboard, {html.escape(about)}">
 <table>
-<caption>{html.escape(caption(board))}</caption>
+<caption>{html.escape(about)}</caption>
 <thead><tr><td></td>{wide}</tr>
 <tr><th scope="col">Network</th>{heads}</tr></thead>
 {bodies}
 </table></div></div>"""
 
 
-def caption(board: Board) -> str:
+def summary(board: Board) -> str:
     """Return what holds for the whole table."""
     attacked = [
         found.images
@@ -336,9 +342,14 @@ def caption(board: Board) -> str:
     shipped = any(entry.name in RECIPES for entry in board.entries)
     left = f" Not measured with it: {', '.join(missing)}." if missing and shipped else ""
     return (
-        f"Version {board.suite} of the suite, effort {board.effort}, on {max(attacked, default=0)} "
-        f"images (list {board.images}): {len(board.entries)} networks.{left}"
+        f"Networks: {len(board.entries)}. Attacked images: {max(attacked, default=0)} (list "
+        f"{board.images}), by version {board.suite} of the suite with effort {board.effort}.{left}"
     )
+
+
+def _title(text: str) -> str:
+    """As HTML, with equations in one piece."""
+    return html.escape(text).replace("ε = ", "ε&nbsp;=&nbsp;")
 
 
 def _sorted(shelf: Shelf) -> str:
