@@ -227,12 +227,14 @@ def boards(
         here = [
             row for row in kept if row["list"] == images and row.get("suite", "") in ("", suite)
         ]
-        made = {
-            (row["recipe"], row["checkpoints"]): None
-            for row in here
-            if row["attack"] == SUITE_ATTACK
-        }
-        entries = [_entry(*names, here) for names in made]
+        made: dict[tuple[str, str], list[Row]] = {}
+        for row in here:
+            made.setdefault((row["recipe"], row["checkpoints"]), []).append(row)
+        entries = [
+            _entry(*names, own)
+            for names, own in made.items()
+            if any(row["attack"] == SUITE_ATTACK for row in own)
+        ]
         found.append(Board(suite=suite, effort=effort, images=images, entries=tuple(entries)))
     return found
 
@@ -244,9 +246,8 @@ def _version(suite: str) -> tuple[int, str]:
 def _entry(name: str, checkpoints: str, rows: Sequence[Row]) -> Entry:
     cells = {}
     for row in rows:
-        if (row["recipe"], row["checkpoints"]) == (name, checkpoints):
-            place = row["attack"], row.get("eps") or "0.00000", row["quantity"]
-            cells[row["seed"], place] = _measured(row)
+        place = row["attack"], row.get("eps") or "0.00000", row["quantity"]
+        cells[row["seed"], place] = _measured(row)
     seeds = sorted({seed for seed, _ in cells} - {"all"})
     return Entry(name=name, checkpoints=checkpoints, seeds=tuple(seeds), cells=cells)
 

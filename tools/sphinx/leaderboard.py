@@ -362,17 +362,23 @@ def _key(shown: Shown, best: str) -> tuple[bool, float]:
 
 
 def _body(entry: Entry, columns: Sequence[Shelf], groups: Sequence[str]) -> str:
-    activation = ""
-    if entry.name in checkpoints.names():
-        activation = type(checkpoints.load(entry.name).model.activation()).__name__
+    activation = _activation(entry.name)
     rows = [_row(entry, "all", columns, groups)]
     if len(entry.seeds) > 1:
         rows += [_row(entry, seed, columns, groups) for seed in entry.seeds]
     lines = "\n".join(rows)
     return (
-        f'<tbody data-name="{html.escape(entry.name)}" data-activation="{activation.lower()}">\n'
+        f'<tbody data-name="{html.escape(entry.name)}" data-activation="{activation}">\n'
         f"{lines}</tbody>"
     )
+
+
+@cache
+def _activation(name: str) -> str:
+    """In lower case; empty for a network that is not shipped."""
+    if name not in checkpoints.names():
+        return ""
+    return type(checkpoints.load(name).model.activation()).__name__.lower()
 
 
 def _row(entry: Entry, seed: str, columns: Sequence[Shelf], groups: Sequence[str]) -> str:
