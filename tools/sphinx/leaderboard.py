@@ -178,9 +178,9 @@ def training_cost(name: str, ratios: Mapping[str, float]) -> float | None:
 def shelves(board: Board, tables: Tables) -> list[Shelf]:
     """Return the columns of a board, without those that are empty."""
     costs = {
-        entry.name: found.value
+        entry.name: ratio.value
         for entry in board.entries
-        if (found := entry.cells.get(("all", ("model", "0.00000", "step_ratio"))))
+        if (ratio := entry.cells.get(("all", ("model", "0.00000", "step_ratio"))))
     }
 
     def leakage(entry: Entry, seed: str) -> Shown:
