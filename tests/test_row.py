@@ -17,8 +17,10 @@ from attrlib.attacks import SUITE, standard
 from attrlib.benchmark import board, cells, own
 from attrlib.commands import row as command
 from attrlib.maps import to_heatmap
+from tests.tables import number
 
 PAGE = Path(__file__).resolve().parents[1] / "book" / "leaderboard.md"
+RESULTS = PAGE.parents[1] / "results"
 EPS = 8 / 255
 
 
@@ -94,6 +96,34 @@ def test_numbers_are_those_of_the_suite_and_of_all_seeds() -> None:
     assert (mean.low, mean.high) == pytest.approx(ends, abs=1e-4)
     assert mean.images == len(images)
     assert not any(parameter.grad is not None for net in nets for parameter in net.parameters())
+
+
+def test_a_shipped_network_gives_the_numbers_of_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but those of the suite and of PGD, which take long."""
+    monkeypatch.undo()
+    torch.set_default_dtype(torch.float32)
+    test = data.fashion_mnist("test")
+    net = checkpoints.load("madry-s0").model
+    images, pool = cells.listed(test, per_class=10), cells.listed(test, per_class=50, start=10)
+    monkeypatch.setattr(own, "standard", lambda **_: lambda model, x, y, generator: x)
+    monkeypatch.setattr(own, "PGD", lambda **_: lambda model, x, y, generator: x)
+    found = benchmark.own_row(
+        [net], images, pool, name="n", models=["a"], source="s", test=test, eps=[EPS]
+    )
+    compared = 0
+    for cell in found["cells"]:
+        if cell["quantity"] == "pgd20_accuracy" or cell["attack"] == "top-k suite":
+            continue
+        where = {"recipe": "madry", "seed": "0", "list": found["list"]}
+        where |= {name: cell[name] for name in ("attack", "quantity")}
+        table = "benign" if cell["attack"] in (*data.BENIGN, "random weights") else "recipes"
+        if cell["seed"] == "0":
+            if table == "recipes":
+                where["eps"] = f"{cell['eps']:.5f}"
+            value = number(RESULTS / f"{table}.csv", **where)
+            assert cell["value"] == pytest.approx(value, abs=2e-4), where
+            compared += 1
+    assert compared > 20
 
 
 def test_a_folder_of_images_has_a_list_of_its_own(
