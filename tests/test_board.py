@@ -98,6 +98,22 @@ def test_what_needs_no_suite_is_joined_if_it_is_of_the_same_weights() -> None:
         assert board.entries[0].get(light) is None
 
 
+def test_attacks_made_on_the_first_seed_alone_stand_with_the_others() -> None:
+    itself = Column(group="g", title="t", attack="identification suite", quantity="topk", eps=0.1)
+    of_one = [
+        row
+        for row in _rows("a", 0.3, attack="identification suite", weights="of the first")
+        if row["seed"] in ("0", "all")
+    ]
+    (board,) = boards([*_rows("a", 0.9), *of_one])
+    (entry,) = board.entries
+    assert entry.get(itself).value == 0.3
+    assert entry.get(itself, "1") is None
+    later = [row | {"suite": "3"} for row in of_one]
+    (board,) = boards([*_rows("a", 0.9), *later])
+    assert board.entries[0].get(itself) is None
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

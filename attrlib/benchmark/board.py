@@ -61,6 +61,13 @@ COLUMNS: tuple[Column, ...] = (
     *_at_budgets("Identified", "identification_topk"),
     Column(
         group="After the suite",
+        title="Identified, attacked itself, ε = 8/255",
+        attack="identification suite",
+        quantity="identification_topk",
+        eps=BUDGETS[0],
+    ),
+    Column(
+        group="After the suite",
         title="Left alone",
         attack=SUITE_ATTACK,
         quantity="unchanged",
@@ -231,12 +238,24 @@ def boards(
         for row in here:
             made.setdefault((row["recipe"], row["checkpoints"]), []).append(row)
         entries = [
-            _entry(*names, own)
+            _entry(*names, [*own, *_of_one_seed(here, *names)])
             for names, own in made.items()
             if any(row["attack"] == SUITE_ATTACK for row in own)
         ]
         found.append(Board(suite=suite, effort=effort, images=images, entries=tuple(entries)))
     return found
+
+
+def _of_one_seed(rows: Sequence[Row], name: str, checkpoints: str) -> list[Row]:
+    """Attacks of a suite that were made on the first seed only, and name the weights of that one."""
+    return [
+        row
+        for row in rows
+        if row["recipe"] == name
+        and row["checkpoints"] != checkpoints
+        and row["attack"] != SUITE_ATTACK
+        and row["attack"].endswith(" suite")
+    ]
 
 
 def _version(suite: str) -> tuple[int, str]:

@@ -72,6 +72,9 @@ def test_numbers_are_those_of_the_tables(soup: BeautifulSoup, column: object) ->
             fits = row.get("eps", "0.00000") == f"{column.eps:.5f}"
             if fits and row.get("suite", "") in ("", newest[1]):
                 found[row["recipe"], row["seed"]] = float(row["value"])
+    if not any(name in {body["data-name"] for body in table.select("tbody")} for name, _ in found):
+        assert column.title not in _titles(table)  # an empty column is left out
+        return
     shown = _numbers(table, column.title)
     assert shown
     assert shown == {place: found[place] for place in shown}
