@@ -191,6 +191,7 @@ def _own(folder: Path, **more: object) -> None:
     newest = load(RESULTS).boards[0]
     cell = {"attack": "top-k suite", "eps": 8 / 255, "seed": "all", "quantity": "topk"}
     cell |= {"images": 100, "value": 0.99, "low": None, "high": None}
+    first = cell | {"seed": "0", "low": 0.98, "high": 1.0}
     row = {
         "format": 1,
         "name": "mine & yours",
@@ -201,7 +202,7 @@ def _own(folder: Path, **more: object) -> None:
         "images": 100,
         "suite": newest.suite,
         "effort": "standard",
-        "cells": [cell, cell | {"seed": "0"}],
+        "cells": [cell, first],
         "provenance": dict.fromkeys(("commit", "date", "device", "versions", "seconds"), "x"),
     }
     (folder / "rows" / "mine.json").write_text(json.dumps(row | more))
@@ -213,6 +214,7 @@ def test_a_row_of_ones_own_joins_the_table(results: Path, soup: BeautifulSoup) -
     first = table.select("tbody")[0]
     assert first["data-name"] == "mine & yours"
     assert "one seed" in first.get_text()
+    assert "0.98 to 1.00" in first.get_text()
     assert "rank" not in first.get_text()
     assert len(first.find_all("tr")) == 1
     assert len(table.select("tbody")) == 1 + len(_newest(soup).select("tbody"))

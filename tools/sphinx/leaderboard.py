@@ -216,6 +216,7 @@ def _shelf(column: Column, board: Board) -> Shelf:
 
     def cell(entry: Entry, seed: str) -> Shown:
         place = places.get(entry.name) if seed == "all" else None
+        seed = entry.seeds[0] if len(entry.seeds) == 1 else seed  # with an interval over images
         return _number(
             entry.get(column, seed),
             digits=3 if column.quantity.endswith("accuracy") else 2,
