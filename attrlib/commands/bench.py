@@ -8,6 +8,7 @@ import torch
 
 from attrlib import _files, benchmark, checkpoints, data, models
 from attrlib.benchmark import _table
+from attrlib.commands import row
 from attrlib.training.state import contents
 
 
@@ -20,7 +21,9 @@ def add_options(
         parser: Where to declare them.
         machine: Declares where to compute.
     """
-    studies = parser.add_subparsers(dest="study", required=True)
+    row.add_options(parser)
+    machine(parser)
+    studies = parser.add_subparsers(dest="study", metavar="STUDY")
     strength = studies.add_parser(
         "strength", help="how far attacks on attributions go, by their effort (hours on one core)"
     )
@@ -83,8 +86,15 @@ def add_options(
     sampling = studies.add_parser(
         "sampling", help="scores that sample, beside an attack of the same radius (minutes)"
     )
+    benign = studies.add_parser(
+        "benign",
+        help="maps of all shipped checkpoints under more light, JPEG and a shift, and with random "
+        "weights (minutes)",
+    )
+    benign.add_argument("--only", nargs="+", metavar="RECIPE", help="these recipes (default: all)")
     tables = {
         "attack-strength": strength,
+        "benign": benign,
         "density": density,
         "imagenet-accuracy": imagenet,
         "imagenet-lens": lens,
@@ -102,7 +112,7 @@ def add_options(
 
 
 def run(options: argparse.Namespace, *, device: torch.device) -> None:
-    """Run a study; a second call goes on where the first one stopped.
+    """Run a study, or measure a network of the caller's own; a second call goes on after the first one.
 
     Args:
         options: As `add_options` declares them.
@@ -114,6 +124,9 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
         FileNotFoundError: If images are missing.
         OSError: If the table cannot be written; this is tried first.
     """
+    if options.study is None or options.model or options.checkpoint:
+        row.run(options, device=device)
+        return
     with _files.claimed(options.out), _table.made_of(options.out, **_contents(options)):
         if options.study == "strength":
             benchmark.strength(options.out, images=options.images, device=device, progress=True)
@@ -125,6 +138,8 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
                 device=device,
                 progress=True,
             )
+        elif options.study == "benign":
+            benchmark.benign(options.out, only=options.only, device=device, progress=True)
         elif options.study == "soundness":
             benchmark.soundness(options.out, images=options.images, device=device, progress=True)
         elif options.study == "frontier":

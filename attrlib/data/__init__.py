@@ -3,6 +3,7 @@
 The embedded subset of Fashion-MNIST needs no network; `full=True` looks for the whole set.
 """
 
+from attrlib.data.benign import BENIGN, brightness, jpeg, shift
 from attrlib.data.fashion import FASHION_CLASSES, fashion_mnist, find_full
 from attrlib.data.fingerprints import fingerprint
 from attrlib.data.folders import FolderImages, image_folder
@@ -18,6 +19,7 @@ from attrlib.data.planted import (
 from attrlib.data.texts import Texts, encode, sentiment, synonyms, valence
 
 __all__ = [
+    "BENIGN",
     "FASHION_CLASSES",
     "Blocks",
     "FolderImages",
@@ -28,15 +30,18 @@ __all__ = [
     "Split",
     "Texts",
     "block_fashion",
+    "brightness",
     "encode",
     "fashion_mnist",
     "find_full",
     "fingerprint",
     "image_folder",
+    "jpeg",
     "mosaics",
     "null_patch",
     "photographs",
     "sentiment",
+    "shift",
     "spurious_fashion",
     "synonyms",
     "valence",
