@@ -244,13 +244,27 @@ def _settings(facts: Facts, settings: Mapping[str, Any], device: torch.device) -
         "suite": f"version {own['suite'][0]}, {own['suite'][1]}, goal top-k",
         "pixels in the top set": own["scores"][0],
         "LENS window": own["scores"][1],
-        "certificate": json.dumps(own["certificate"], ensure_ascii=False),
+        "certificate": _kind(own["certificate"]),
         "seed": settings["seed"],
         "device": str(device),
         "versions": f"attrlib {attrlib.__version__}, torch {torch.__version__}",
     }
     items = "\n".join(f"<dt>{k}</dt><dd>{escape(str(v))}</dd>" for k, v in said.items())
     return f"<dl>\n{items}\n</dl>"
+
+
+def _kind(certificate: Mapping[str, Any] | None) -> str:
+    """A certificate by its settings."""
+    if certificate is None:
+        return "none"
+    budgets = ", ".join(f"{eps:.3g}" for eps in certificate["budgets"])
+    if certificate["method"] == "interval":
+        return f"interval bounds, budgets {budgets} in each pixel"
+    return (
+        f"smoothing with {certificate['samples']} noisy copies of each picture in a ball of radius "
+        f"{certificate['radius']:.3g}, budgets {budgets} (l2); each bound is wrong with probability "
+        f"{certificate['alpha']:g} at most"
+    )
 
 
 def _items(texts: Iterable[str]) -> str:

@@ -102,7 +102,7 @@ def _benign(facts: Facts) -> list[str]:
     known = {name: facts.scores[name][_SCORE].value for name in _BENIGN if name in facts.scores}
     if not known:
         return []
-    listed = ", ".join(f"{CHANGE_NAMES[name]} {value:.2f}" for name, value in known.items())
+    listed = "; ".join(f"{CHANGE_NAMES[name]}: {value:.2f}" for name, value in known.items())
     said = f"Changes that nobody makes in order to deceive leave these shares: {listed}."
     worst = min(known, key=lambda name: known[name])
     if known[worst] < 0.5:
@@ -140,7 +140,8 @@ def _intervals(facts: Facts) -> list[str]:
     if not useful:
         return [
             f"Interval bounds prove nothing here, not even for changes of {found[0][0]:.2g} in each "
-            "pixel: they are too wide for this network, which is no sign that it is fragile."
+            "pixel: they are too wide for this network, which is no sign that it is fragile. "
+            "--certificate smoothing tries the other kind."
         ]
     return [
         f"Proved by interval bounds: under every change of at most {eps:.2g} in each pixel, on average a "
