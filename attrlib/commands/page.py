@@ -148,8 +148,10 @@ def _certificate(facts: Facts) -> str:
         "Mean lower bounds of the scores of this very map under any change within the budget, without "
         "any probability."
         if interval
-        else "Mean lower bounds for the map averaged over noise in a large ball, under any change within "
-        "the l2 budget. They hold with the probability that the settings name, for each picture."
+        else "Mean lower bounds for the map without its signs, averaged over noise in a large ball, "
+        "under any change within the l2 budget. They hold with the probability that the settings name, for "
+        "each picture. "
+        f"Unrelated maps without signs reach {facts.floor:.2f}."
     )
     head = [
         budget,

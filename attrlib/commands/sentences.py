@@ -155,12 +155,13 @@ def _smoothing(facts: Facts) -> list[str]:
     eps, mean, useful = max(found, key=lambda entry: (entry[2] > 0, entry[0] if entry[2] else 0))
     if not useful:
         return [
-            "Smoothing proves nothing here: averaged over large noise, the directions of the maps cancel "
-            "each other too much, which is no sign that the network is fragile."
+            f"Smoothing proves nothing of use here: its bounds are not above {facts.floor:.2f}, which "
+            "unrelated maps without signs reach, too. That is no sign that the network is fragile."
         ]
     return [
-        f"Proved by smoothing, for the map averaged over large noise: within an l2 budget of {eps:g} its "
-        f"cosine is at least {mean.value:.2f} on average; the bound is above 0 for {useful} of "
+        "Proved by smoothing, for the map without its signs, averaged over large noise: within an l2 "
+        f"budget of {eps:g} its cosine is at least {mean.value:.2f} on average; unrelated maps without "
+        f"signs reach {facts.floor:.2f}, and the bound is above that for {useful} of "
         f"{_pictures(len(mean.values))}. Each bound may be wrong with the small probability that the "
         "settings name."
     ]
