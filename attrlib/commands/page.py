@@ -53,7 +53,7 @@ def write(path: Path, facts: Facts, settings: Mapping[str, Any], device: torch.d
         limits=_items(sentences.limits(facts)),
         scores=_chart(facts) + _scores(facts),
         certificate=_certificate(facts),
-        cost=_cost(facts, device),
+        cost=_cost(facts, settings["report"]["certificate"], device),
         pictures=_pictures(facts, kept),
         settings=_settings(facts, settings, device),
         ratio=f"{width} / {height}",
@@ -149,9 +149,8 @@ def _certificate(facts: Facts) -> str:
         "any probability."
         if interval
         else "Mean lower bounds for the map without its signs, averaged over noise in a large ball, "
-        "under any change within the l2 budget. They hold with the probability that the settings name, for "
-        "each picture. "
-        f"Unrelated maps without signs reach {facts.floor:.2f}."
+        "under any change within the l2 budget. They hold with the probability that the settings name, "
+        f"for each picture. Unrelated maps without signs reach {facts.floor:.2f}."
     )
     head = [
         budget,
@@ -161,14 +160,19 @@ def _certificate(facts: Facts) -> str:
     return "".join(parts) + _table(said, head, body)
 
 
-def _cost(facts: Facts, device: torch.device) -> str:
+def _cost(facts: Facts, proof: Mapping[str, Any] | None, device: torch.device) -> str:
+    kind = "" if proof is None else proof["method"]
+    copies = 0 if proof is None else proof.get("samples", 0)
     told = {
         "map": ("one map", "1"),
         "attack": (
             "the attack",
             f"{facts.maps} maps at most, most of them with a second derivative",
         ),
-        "certificate": ("the certificate", "see the settings"),
+        "certificate": (
+            "the certificate",
+            f"{copies}" if kind == "smoothing" else "a few for each budget",
+        ),
     }
     body = []
     for what, (name, passes) in told.items():
