@@ -353,6 +353,19 @@ def test_other_maps_and_budgets(folder: Path, tmp_path: Path, more: tuple[str, .
         assert scores[0] <= scores[1]
 
 
+def test_single_pictures_have_no_label(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = ("report", "--image", str(folder / "cat" / "a.png"), "--model", MODEL, "--quick")
+    out = ("--out", str(tmp_path / "out"), "--certificate", "none")
+    assert main([*source, *out, "--classes", __file__]) == 2
+    assert "Expected --classes with --image-folder, got --image" in complaint(capsys)
+    assert main([*source, *out]) == 0
+    (row,) = table(tmp_path / "out")
+    assert (row["label"], row["correct"]) == ("", "")
+    assert "There is no certificate. None was asked for." in text(tmp_path / "out")
+
+
 def test_labels_of_fashion_are_classes(tmp_path: Path) -> None:
     out = tmp_path / "out"
     more = ("--count", "2", "--quick", "--explain", "label", "--certificate", "none")
