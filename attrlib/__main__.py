@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from attrlib import _files, checkpoints, data, recipes, training
-from attrlib.commands import attack, bench, certify, rows
+from attrlib.commands import attack, bench, certify, report, rows
 from attrlib.training.parallel import leads
 
 
@@ -85,6 +85,15 @@ def _parser() -> argparse.ArgumentParser:
     prove.set_defaults(
         run=lambda options: certify.run(options, device=_device(options)),
         kept=_KEPT.format("batch"),
+    )
+
+    tell = commands.add_parser(
+        "report", help="write a page about explanations of your own pictures"
+    )
+    report.add_options(tell)
+    _machine(tell)
+    tell.set_defaults(
+        run=lambda options: report.run(options, device=_device(options)), kept=_KEPT.format("batch")
     )
 
     study = commands.add_parser("bench", help="measure what the book reads from results/")

@@ -15,7 +15,7 @@ from torch import nn
 
 from attrlib import _files, checkpoints
 from attrlib.__main__ import main
-from attrlib.commands import report
+from attrlib.commands import outcome
 from tests import commands_oracles, oracles
 from tests.commands_oracles import SEED, picture, pictures, small_net
 
@@ -388,15 +388,15 @@ def test_a_black_image_is_named_and_counted(
 
 def test_maps_that_are_not_finite_have_no_scores_and_a_figure(tmp_path: Path) -> None:
     a, b = (torch.randn(3, 1, 4, 4, generator=oracles.seeded(i)) for i in range(2))
-    known = report.scores(a, b, k=3)
+    known = outcome.scores(a, b, k=3)
     b[1, 0, 2, 2] = torch.nan
-    found = report.scores(a, b, k=3)
+    found = outcome.scores(a, b, k=3)
     for name, values in found.items():
         assert values.isnan().tolist() == [False, True, False]
         assert torch.equal(values[[0, 2]], known[name][[0, 2]])
-    assert all(bool(v.isnan().all()) for v in report.scores(a[1:2], b[1:2], k=3).values())
+    assert all(bool(v.isnan().all()) for v in outcome.scores(a[1:2], b[1:2], k=3).values())
     row = {"name": "a", "label": "b", "prediction_kept": "True"}
     row |= {name: f"{float(values[1])}" for name, values in found.items()}
     x = torch.zeros(1, 4, 4)
-    report.draw(tmp_path / "a.png", x, x, (a[1], b[1]), row, amplify=1.0)
+    outcome.draw(tmp_path / "a.png", x, x, (a[1], b[1]), row, amplify=1.0)
     assert (tmp_path / "a.png").stat().st_size > 1000

@@ -335,12 +335,12 @@ def test_a_bad_picture_or_place_is_named_and_finished_rows_stay(
 
 
 def test_bounds_are_rounded_down() -> None:
-    from attrlib.commands.certify import _down
+    from attrlib.commands.proofs import down
 
     given = (0.29, 0.1234567, -0.5000001, 1.0, 0.9999999, float("nan"))
-    said = [_down(torch.tensor(value, dtype=torch.float64)) for value in given]
+    said = [down(value) for value in given]
     assert said == ["0.290000", "0.123456", "-0.500001", "1.000000", "0.999999", "nan"]
 
 
 def test_the_folder_knows_its_commands() -> None:
-    assert set(rows._COMMANDS) == {"attack", "certify"}
+    assert set(rows._COMMANDS) == {"attack", "certify", "report"}
