@@ -166,11 +166,8 @@ def _interval(key: str, case: str, value: Effect) -> list[float | int]:
         effect = low = high = float(array)
     else:
         values = torch.tensor(array)
-        effect, (low, high), units = (
-            values.mean().item(),
-            metrics.seed_interval(values),
-            len(values),
-        )
+        effect, units = values.mean().item(), len(values)
+        low, high = metrics.seed_interval(values)
     if not -np.inf < low <= effect <= high < np.inf:
         told = f"{effect:g} in [{low:g}, {high:g}]"
         raise ValueError(f"Expected an effect in its interval, got {told} for {key!r}, {case!r}")
