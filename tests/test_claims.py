@@ -127,6 +127,7 @@ def test_a_missing_list_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ([0.6, 0.3], [0.8, 0.4], "partly"),
         ([0.6, 0.4], [0.8, 0.9], "partly"),
         ([0.4], [0.6], "partly"),
+        ([0.4, 0.1], [0.6, 0.3], "does not hold here"),
         ([0.1, 0.2], [0.3, 0.5], "does not hold here"),
         ([0.5], [0.5], "does not hold here"),
         ([], [], "not testable here"),

@@ -107,8 +107,9 @@ def verdict(low: Sequence[float], high: Sequence[float], *, threshold: float) ->
         threshold: What an effect must be above to speak for the claim.
 
     Returns:
-        "holds" if every interval lies above the threshold, "does not hold here" if none reaches beyond
-        it, "partly" if cases differ or the data cannot tell, "not testable here" without a case.
+        "holds" if every interval lies above the threshold, "does not hold here" if none does and one
+        ends at or below it, "not testable here" without a case, else "partly": some cases speak for the
+        claim, or the data cannot tell.
 
     >>> verdict([0.2, 0.1], [0.4, 0.3], threshold=0.05)
     'holds'
@@ -119,7 +120,8 @@ def verdict(low: Sequence[float], high: Sequence[float], *, threshold: float) ->
         return "not testable here"
     if min(low) > threshold:
         return "holds"
-    return "does not hold here" if max(high) <= threshold else "partly"
+    none_clear, one_failed = max(low) <= threshold, min(high) <= threshold
+    return "does not hold here" if none_clear and one_failed else "partly"
 
 
 def ledger() -> pd.DataFrame:
@@ -128,8 +130,9 @@ def ledger() -> pd.DataFrame:
     Returns:
         A row for each case of each claim, in the order of the list: its `key`, the fields of `claims`,
         `attack` ("suite", or "weaker" for the other attack that the list names), `case`, `effect`,
-        `low`, `high`, `units` (images or seeds behind the interval, 1 if it is exact, 0 if unknown), and
-        the `verdict` of the claim under this attack. A claim without a test has one row.
+        `low`, `high`, `units` (images or seeds behind the interval, 1 if it is exact, 0 if unknown), the
+        `page` of the chapter, from the folder `book`, and the `verdict` of the claim under this attack.
+        A claim without a test has one row.
 
     Raises:
         FileNotFoundError: If no chapter has entered anything.
@@ -140,7 +143,12 @@ def ledger() -> pd.DataFrame:
     ]
     if not tables:
         raise FileNotFoundError(f"Expected tables of claims in {TABLES}, got none")
+    pages = {path.stem: path for path in (root / "book").rglob("*.ipynb")}
     listed["place"] = np.arange(len(listed))
+    listed["page"] = [
+        pages[stem].relative_to(root / "book").with_suffix("").as_posix() if stem in pages else ""
+        for stem in listed["chapter"]
+    ]
     rows = listed.join(pd.concat(tables).set_index("key"), how="left")
     rows = rows.rename_axis("key").reset_index().sort_values("place", kind="stable")
     rows[["attack", "case"]] = rows[["attack", "case"]].fillna("")
