@@ -1,10 +1,10 @@
 """`python -m attrlib attack` called again, on other contents, on odd names, and where something fails."""
 
-import csv
 import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +16,20 @@ from torch import nn
 from attrlib import _files, checkpoints
 from attrlib.__main__ import main
 from attrlib.commands import report
-from tests import oracles
+from tests import commands_oracles, oracles
+from tests.commands_oracles import SEED, picture, pictures, small_net
 
 FAST = ("--steps", "2", "--restarts", "1", "--batch-size", "2", "--beta", "30")
-SEED = [0]
 
 
 @pytest.fixture(autouse=True)
 def _single_precision() -> None:
-    """A user's default, and the first weights."""
-    torch.set_default_dtype(torch.float32)
-    SEED[0] = 0
+    commands_oracles.start()
 
 
 def net() -> nn.Module:
-    """A user's own model, trained again whenever SEED changes."""
-    with torch.random.fork_rng():
-        torch.manual_seed(SEED[0])
-        return nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 3))
+    """A user's own model."""
+    return small_net(nn.ReLU())
 
 
 class Scaled(nn.Module):
@@ -66,19 +62,11 @@ class Pair(nn.Module):
         return x, x
 
 
-def picture(path: Path, seed: int, size: tuple[int, int] = (8, 8)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
-    with path.open("wb") as file:
-        Image.fromarray(pixels).save(file, "PNG")
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two classes with two images each."""
-    for seed, name in enumerate(("cat/a.png", "cat/b.png", "dog/c.png", "dog/d.png")):
-        picture(tmp_path / "images" / name, seed)
-    return tmp_path / "images"
+    names = ("cat/a.png", "cat/b.png", "dog/c.png", "dog/d.png")
+    return pictures(tmp_path / "images", names)
 
 
 def call(folder: Path, out: Path, *more: str, model: str = "net") -> int:
@@ -88,14 +76,10 @@ def call(folder: Path, out: Path, *more: str, model: str = "net") -> int:
 
 
 def rows(out: Path) -> list[dict[str, str]]:
-    with (out / "attack.csv").open(newline="", encoding="utf-8") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+    return commands_oracles.rows(out / "attack.csv")
 
 
-def complaint(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line of a call that failed."""
-    (text,) = [t for t in capsys.readouterr().err.splitlines() if t.startswith("attrlib attack: ")]
-    return text
+complaint = partial(commands_oracles.complaint, command="attack")
 
 
 # --- contents, not names --------------------------------------------------------------------------

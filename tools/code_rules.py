@@ -15,19 +15,6 @@ SOLUTION = {"solution", "check"}
 COLUMNS = 79
 VISIBLE_CELL, FOLDED_CELL = range(3, 13), 40
 VISIBLE, FOLDED = 120, 250
-#: The limits of the first edition, which counted all code that is no solution.
-CODE_LINES, CELL_LINES = 150, 25
-
-
-def code_lines(notebook: NotebookNode, stem: str) -> list[str]:
-    """At most 150 lines of code, not counting blank ones and solutions; at most 25 in a cell."""
-    told = [
-        f"{name_of(cell)} has {len(cell.source.splitlines())} lines, more than {CELL_LINES}"
-        for cell in code_cells(notebook)
-        if len(cell.source.splitlines()) > CELL_LINES
-    ]
-    counted = [cell for cell in code_cells(notebook) if not SOLUTION & set(tags(cell))]
-    return told + _too_many(counted, CODE_LINES, "code")
 
 
 def amount_of_code(notebook: NotebookNode, stem: str) -> list[str]:

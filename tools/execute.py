@@ -155,7 +155,8 @@ def device_name() -> str:
         lines = info.read_text().splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         model = names[0] if names else model
-    return f"CPU ({model}), {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU ({model}), {threads} thread{'s' * (threads > 1)}"
 
 
 def versions(notebook: NotebookNode) -> dict[str, str]:

@@ -28,6 +28,8 @@ from attrlib.benchmark.imagenet import (
     lens_settings,
 )
 from attrlib.benchmark.methods import Variant, frontier, variants
+from attrlib.benchmark.sampled_changes import sampling
+from attrlib.benchmark.sentences import WORD_MAPS, sentences
 from attrlib.benchmark.trained import BUDGETS, calibration_error, recipes
 from attrlib.benchmark.transferred import transfer, transfer_targets
 
@@ -38,6 +40,7 @@ __all__ = [
     "LENS_K",
     "OBJECTIVES",
     "RADIUS",
+    "WORD_MAPS",
     "DensityRun",
     "K",
     "LensSetting",
@@ -54,6 +57,8 @@ __all__ = [
     "lens_settings",
     "provenance",
     "recipes",
+    "sampling",
+    "sentences",
     "soundness",
     "soundness_settings",
     "strength",

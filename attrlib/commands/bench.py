@@ -70,6 +70,19 @@ def add_options(
     transfer = studies.add_parser(
         "transfer", help="attacks on one explanation, scored on the others (15 minutes on one core)"
     )
+    sentences = studies.add_parser(
+        "sentences", help="networks for sentences: maps under synonyms, by each metric (20 minutes)"
+    )
+    sentences.add_argument("--count", type=int, default=100, help="sentences (default: 100)")
+    sentences.add_argument(
+        "--nets",
+        type=Path,
+        default=Path("runs/sentences"),
+        help="folder of the networks, which are trained where missing (default: runs/sentences)",
+    )
+    sampling = studies.add_parser(
+        "sampling", help="scores that sample, beside an attack of the same radius (minutes)"
+    )
     tables = {
         "attack-strength": strength,
         "density": density,
@@ -77,7 +90,9 @@ def add_options(
         "imagenet-lens": lens,
         "frontier": frontier,
         "recipes": recipes,
+        "sampling": sampling,
         "transfer": transfer,
+        "sentences": sentences,
         "soundness": soundness,
     }
     for table, study in tables.items():
@@ -116,6 +131,12 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
             benchmark.frontier(options.out, only=options.only, device=device, progress=True)
         elif options.study == "density":
             benchmark.density(options.out, only=options.only, device=device, progress=True)
+        elif options.study == "sentences":
+            benchmark.sentences(
+                options.out, nets=options.nets, count=options.count, device=device, progress=True
+            )
+        elif options.study == "sampling":
+            benchmark.sampling(options.out, device=device, progress=True)
         elif options.study == "transfer":
             benchmark.transfer(options.out, device=device, progress=True)
         else:
@@ -135,7 +156,7 @@ def _contents(options: argparse.Namespace) -> dict[str, str]:
             f"{path.relative_to(options.image_folder)} {path.stat().st_size}" for path in paths
         ]
         return {"weights": contents(models.imagenet()), "images": _files.digest(*files)}
-    if options.study in ("recipes", "frontier", "density", "soundness", "transfer"):
+    if options.study != "strength":
         return {}  # each row names its checkpoints, or its setting, and its images
     images = data.fashion_mnist("val", full=True)
     weights = contents(checkpoints.load("natural").model)

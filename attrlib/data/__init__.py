@@ -1,11 +1,12 @@
-"""Data sets as tensors: pixels in [0, 1], labels int64.
+"""Data sets as tensors: pixels in [0, 1], word numbers and labels int64.
 
 The embedded subset of Fashion-MNIST needs no network; `full=True` looks for the whole set.
 """
 
 from attrlib.data.fashion import FASHION_CLASSES, fashion_mnist, find_full
+from attrlib.data.fingerprints import fingerprint
 from attrlib.data.folders import FolderImages, image_folder
-from attrlib.data.images import Images, Rows, Split, fingerprint
+from attrlib.data.images import Images, Rows, Split
 from attrlib.data.pictures import Mosaics, mosaics, photographs
 from attrlib.data.planted import (
     Blocks,
@@ -14,6 +15,7 @@ from attrlib.data.planted import (
     null_patch,
     spurious_fashion,
 )
+from attrlib.data.texts import Texts, encode, sentiment, synonyms, valence
 
 __all__ = [
     "FASHION_CLASSES",
@@ -24,7 +26,9 @@ __all__ = [
     "Rows",
     "Shortcuts",
     "Split",
+    "Texts",
     "block_fashion",
+    "encode",
     "fashion_mnist",
     "find_full",
     "fingerprint",
@@ -32,5 +36,8 @@ __all__ = [
     "mosaics",
     "null_patch",
     "photographs",
+    "sentiment",
     "spurious_fashion",
+    "synonyms",
+    "valence",
 ]
