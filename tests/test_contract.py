@@ -40,16 +40,11 @@ NOT_PER_ROW = {
     "ascend": "the loop inside PGD and AttributionAttack; see test_attacks.py",
     **dict.fromkeys(
         (
-            "gradient_bounds",
-            "input_x_gradient_bounds",
-            "integrated_gradients_bounds",
-            "logit_bounds",
+            *("gradient_bounds", "input_x_gradient_bounds", "integrated_gradients_bounds"),
+            *("certified_topk", "lens_in_box", "cosine_in_box", "kendall_in_box"),
+            *("logit_bounds", "accuracy_in_box"),
         ),
-        "give pairs; see test_certificates_interval.py",
-    ),
-    **dict.fromkeys(
-        ("certified_topk", "lens_in_box", "cosine_in_box", "kendall_in_box", "accuracy_in_box"),
-        "take boxes; see test_certificates_boxes.py",
+        "give or take boxes; see test_certificates_interval.py and test_certificates_boxes.py",
     ),
     **dict.fromkeys(
         ("normalized", "clipped", "sparsified", "smoothed"),
@@ -83,6 +78,15 @@ NOT_PER_ROW = {
     "relative_input_quotient": "takes maps and images; see test_sensitivity.py",
     "relative_output_quotient": "takes maps and logits; see test_sensitivity.py",
     **dict.fromkeys(("Ball", "LinfBall", "L2Ball"), "parts of an attack; see test_attack_balls.py"),
+    **dict.fromkeys(
+        (
+            *("word_integrated_gradients", "WordBall", "SynonymAttack", "RandomSynonyms"),
+            *("AllSynonyms", "Columns", "synonym_box", "certified_words", "certified_label"),
+            *("word_neighbours", "word_lens_recall", "valence_agreement"),
+        ),
+        "take sentences; see test_text_network, test_word_metrics, test_synonyms and "
+        "test_certificates_words",
+    ),
 }
 
 every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())

@@ -1,14 +1,16 @@
 """What the speed tables compare is the same, and what they count is right."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from attrlib import metrics
 from tests import lens_oracles, oracles
-from tests.speed import average_cases
+from tests.speed import PARTS, average_cases, cases_of
 from tests.speed_certificates import certificate_cases
-from tests.speed_measure import Case, Row, fastest, measure
+from tests.speed_measure import Case, Row, fastest, measure, merged, write
 from tests.speed_sensitivity import sensitivity_cases
 from tests.speed_terms import Multiplications, passes, steps
 
@@ -44,6 +46,34 @@ def test_a_case_must_hold_both_limits() -> None:
     assert row._replace(ratio_theirs=1.1).verdict == "FAIL"
     assert row._replace(ratio_theirs=1.1, theirs_limit=None).verdict == "pass"
     assert row._replace(limit=None, theirs_limit=None).verdict == "–"
+
+
+def test_a_part_that_is_measured_again_replaces_its_rows_alone(tmp_path: Path) -> None:
+    path, parts = tmp_path / "speed.csv", ("maps", "sets", "attacks")
+
+    def row(part: str, case: str, milliseconds: float) -> dict[str, object]:
+        return {"part": part, "case": case, "milliseconds": milliseconds}
+
+    first = [row("maps", "a", 1.0), row("maps", "b", 2.0), row("attacks", "c", 3.0)]
+    assert merged(path, first, parts=parts) == first
+    write(path, first)
+    write(path, merged(path, [row("maps", "a", 5.0)], parts=parts))  # b is measured no more
+    write(path, merged(path, [row("sets", "d", 4.0)], parts=parts))
+    assert path.read_text().split() == (
+        ["part,case,milliseconds", "maps,a,5.0", "sets,d,4.0", "attacks,c,3.0"]
+    )
+    other = [{"part": "sets", "case": "d", "seconds": 1.0}]
+    with pytest.raises(ValueError, match=r"Expected .* to have the columns of today"):
+        merged(path, other, parts=parts)
+
+
+def test_every_part_has_cases() -> None:
+    x = oracles.images(2).float()
+    nets = {"28×28": (oracles.softplus_net().float(), x, oracles.labels(2))}
+    works = cases_of(nets, batch=2)
+    assert list(works) == list(PARTS)
+    for case in works["maps"]():
+        assert measure(case, device=x.device, repeats=3).batch == 2
 
 
 def test_the_fastest_is_found() -> None:

@@ -19,7 +19,7 @@ from attrlib.benchmark.cells import listed
 from attrlib.certificates import Bounded, Certificate
 from attrlib.maps import to_heatmap
 from attrlib.training.state import contents
-from attrlib.types import Attribution, Classifier, Inputs, Labels
+from attrlib.types import Classifier, Inputs, Labels
 
 RADIUS = 4.0
 """Of the noise, in pixel units."""
@@ -143,9 +143,7 @@ def smoothed_cosine(
         Two rows.
     """
     g = certificates.normalized(attributions.gradient)
-    found = _certify(g, model, x, y, eps=eps, samples=samples)
-    z = _suite(g, eps=eps, goal="cosine")(model, x, y, generator=_seeded(1))
-    there = _certify(g, model, z, y, eps=eps, samples=samples, seed=2).mean
+    found, there = _attacked(g, model, x, y, eps=eps, samples=samples, goal="cosine")
     here, there = (mean.flatten(1) for mean in (found.mean, there))
     product = (here * there).sum(1)
     lengths = [_unbiased(mean, samples) for mean in (here, there)]
@@ -184,12 +182,9 @@ def smoothed_topk(
         One row.
     """
     g = certificates.sparsified(attributions.gradient, k=k)
-    found = _certify(g, model, x, y, eps=eps, samples=samples)
+    found, there = _attacked(g, model, x, y, eps=eps, samples=samples, goal="top-k", k=k)
     lower, upper = found.entries(eps)
     certified = certificates.certified_topk_overlap(lower, upper, found.mean, k=k)
-    smooth = certificates.normalized(attributions.gradient)  # the sets themselves have no slope
-    z = _suite(smooth, eps=eps, goal="top-k", k=k)(model, x, y, generator=_seeded(1))
-    there = _certify(g, model, z, y, eps=eps, samples=samples, seed=2).mean
     score = functools.partial(metrics.topk_intersection, k=k)
     gaps = []
     noise = _seeded(3)
@@ -374,9 +369,27 @@ def _certify(
     )
 
 
-def _suite(g: Bounded, *, eps: float, **options: object) -> Callable[..., Tensor]:
-    averaged: Attribution = certificates.smoothed(g, radius=RADIUS, samples=_ATTACKED)
-    return standard(eps=eps, attribution=averaged, norm="l2", effort="quick", **options)  # type: ignore[arg-type]
+def _attacked(
+    g: Bounded,
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    samples: int,
+    **options: object,
+) -> tuple[Certificate, Tensor]:
+    """A certificate, and means of fresh maps at the points that a suite finds.
+
+    The suite attacks the mean of maps of length 1, whatever g is: sets of pixels have no slope.
+    """
+    smooth = certificates.smoothed(
+        certificates.normalized(attributions.gradient), radius=RADIUS, samples=_ATTACKED
+    )
+    suite = standard(eps=eps, attribution=smooth, norm="l2", effort="quick", **options)  # type: ignore[arg-type]
+    z = suite(model, x, y, generator=_seeded(1))
+    found = _certify(g, model, x, y, eps=eps, samples=samples)
+    return found, _certify(g, model, z, y, eps=eps, samples=samples, seed=2).mean
 
 
 def _unbiased(mean: Tensor, samples: int) -> Tensor:
