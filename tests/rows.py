@@ -25,6 +25,7 @@ N, SIZE = 4, 8
 BALL = attacks.LinfBall(eps=0.1)
 LEFT = torch.arange(SIZE).expand(1, SIZE, SIZE) < 3
 SMOOTH = partial(attributions.smooth_grad, sigma=0.1, samples=2)
+QUOTIENTS = [name for name in sensitivity.__all__ if name.endswith(("quotient", "change"))]
 
 
 class Row(NamedTuple):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import attrlib
 from attrlib import attacks, attributions, certificates, energy, maps, metrics, sensitivity
 from tests import oracles
-from tests.rows import ROWS, SIZE, N, Row
+from tests.rows import QUOTIENTS, ROWS, SIZE, N, Row
 
 SUBJECTS: tuple[ModuleType, ...] = (attributions, energy, maps, metrics, sensitivity)
 NOT_PER_ROW = {
@@ -34,6 +34,7 @@ NOT_PER_ROW = {
     "corrected": "takes scores, not maps; see test_lens.py",
     **dict.fromkeys(("auroc", "group_means"), "take scores; see test_leakage.py"),
     "soft_minimum": "takes logits; see test_energy.py",
+    **dict.fromkeys(QUOTIENTS, "take maps and images; see test_sensitivity.py"),
     "density_shift": "measures all samples by their spread; see test_energy.py",
     "standard": "makes an attack, which has a row; see test_attack_suite.py",
     "UnattackedWarning": "a warning; see test_attack_options.py",
@@ -73,10 +74,6 @@ NOT_PER_ROW = {
         ),
         "take bounds or a set, or estimate; see test_certificate_topk.py",
     ),
-    "relative_change": "takes two maps; see test_sensitivity.py",
-    "lipschitz_quotient": "takes maps and images; see test_sensitivity.py",
-    "relative_input_quotient": "takes maps and images; see test_sensitivity.py",
-    "relative_output_quotient": "takes maps and logits; see test_sensitivity.py",
     **dict.fromkeys(("Ball", "LinfBall", "L2Ball"), "parts of an attack; see test_attack_balls.py"),
     **dict.fromkeys(
         (

@@ -10,10 +10,14 @@ from attrlib import metrics, sensitivity
 from attrlib.metrics.cards import CARDS
 from attrlib.sensitivity.cards import SENSITIVITY_CARDS
 from tests.book.building import ROOT
+from tests.rows import QUOTIENTS
+from tests.tables import rows
 
 sys.path.append(str(ROOT / "tools" / "sphinx"))
 from score_cards import (
+    CHANGE,
     REAL,
+    SAMPLING,
     ScoreFacts,
     _short,
     card_text,
@@ -22,10 +26,10 @@ from score_cards import (
     facts,
     outputs,
     passes,
+    sampled_text,
     table_text,
 )
 
-QUOTIENTS = {name for name in sensitivity.__all__ if name.endswith(("quotient", "change"))}
 FIXED, NOISE, UNTRAINED = "One map", "Noise", "Untrained"
 
 
@@ -46,7 +50,7 @@ def found() -> dict[str, tuple[dict[str, float], float]]:
 
 
 def test_every_score_has_a_card() -> None:
-    assert {card.title for card in SENSITIVITY_CARDS} == set(sensitivity.__all__) - QUOTIENTS
+    assert {card.title for card in SENSITIVITY_CARDS} == set(sensitivity.__all__) - set(QUOTIENTS)
     for card in SENSITIVITY_CARDS:
         assert getattr(card.score, "func", card.score) is getattr(sensitivity, card.title)
 
@@ -125,6 +129,45 @@ def test_a_card_and_the_table_say_what_is_known() -> None:
     table = table_text()
     assert len(table) == 2 + len(CARDS) + 1 + len(SENSITIVITY_CARDS)
     assert table[2].count(" passes") == 2
+
+
+def test_networks_are_ordered_by_samples_and_by_the_suite() -> None:
+    values = {"wild-s0": (1, 2, 9, 8), "wild-s1": (1, 4, 9, 10), "calm-s0": (2, 5, 6, 5)}
+    values["calm-s1"] = values["calm-s0"]
+    points = ("10 samples", "90 samples", "suite, top-k", "suite, cosine")
+    table = [
+        {"net": net, "score": score, "points": place, "value": str(value), "share": str(value / 10)}
+        | {"images": "30", "suite": "9", "effort": "quick"}
+        for net, found in values.items()
+        for score in ("max sensitivity", "other")
+        for place, value in zip(points, found, strict=True)
+    ]
+    lines = sampled_text(table)
+    assert lines[0] == "| Network | 10 samples | 90 samples | suite | reached |"
+    assert lines[2:4] == [
+        "| `calm` | 2.00 | 5.00 | 6.00 | 50% |",
+        "| `wild` | 1.00 | 3.00 | 9.00 | 30% |",
+    ]
+    assert "2 networks of each recipe and 30 images; the suite (version 9, quick)" in lines[-1]
+    assert "the samples say `wild`, `calm`; the suite says `calm`, `wild`." in lines[-1]
+
+
+def test_the_page_says_of_samples_what_the_table_says() -> None:
+    nets = {row["net"] for row in rows(SAMPLING)}
+    found = {
+        net: {row["points"]: row for row in rows(SAMPLING, net=net, score=CHANGE)} for net in nets
+    }
+    shares = [float(points["1000 samples"]["share"]) for points in found.values()]
+    assert max(shares) > 2 * min(shares)  # no factor corrects it
+    for points in found.values():
+        few, many = (float(points[name]["value"]) for name in ("200 samples", "1000 samples"))
+        assert few <= many < 1.25 * few  # more samples help little
+        assert float(points["1000 samples"]["below"]) > 0.5
+    lipschitz = rows(SAMPLING, score="local Lipschitz", points="1000 samples")
+    assert any(float(row["share"]) > 1 for row in lipschitz)
+    *_, said = sampled_text(rows(SAMPLING))
+    samples, suite = (said.split(f"{who} say")[1] for who in ("samples", "suite"))
+    assert samples.split(";")[0].strip() != suite[1:].strip(" .")
 
 
 @pytest.mark.parametrize(

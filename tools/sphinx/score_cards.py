@@ -5,18 +5,25 @@ Syntax, without body or options::
     ```{sensitivity-cards}
     ```
 
+    ```{sampled-and-attacked}
+    ```
+
     ```{random-outputs}
     ```
 
-Cards of the scores in `attrlib.sensitivity.cards`; and a table of all scores for explanations that know
-nothing of the network. All is measured when the page is built, on a shipped network.
+Cards of the scores in `attrlib.sensitivity.cards`; the largest change found by sampling beside that found
+by the suite, from `results/sampling.csv`; and a table of all scores for explanations that know nothing of
+the network. All but the second is measured when the page is built, on a shipped network.
 """
 
 from __future__ import annotations
 
+import csv
 import functools
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,7 +37,7 @@ from attrlib.metrics.cards import CARDS, K, rounded
 from attrlib.sensitivity.cards import RADIUS, SAMPLES, SENSITIVITY_CARDS, SIDE, SensitivityCard
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from docutils import nodes
     from sphinx.application import Sphinx
@@ -40,6 +47,8 @@ if TYPE_CHECKING:
 NET, IMAGES = "natural-s0", 32
 FACTOR, MORE = 7, 10
 REAL = "Gradient"
+SAMPLING = Path(__file__).resolve().parents[2] / "results" / "sampling.csv"
+CHANGE = "max sensitivity"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +227,49 @@ def table_text() -> list[str]:
     return lines
 
 
+def sampled_text(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return how much sampling misses of what the suite finds, as lines of MyST.
+
+    Args:
+        rows: Of the table that `python -m attrlib bench sampling` writes.
+    """
+    rows = [row for row in rows if row["score"] == CHANGE]
+    recipes = list(dict.fromkeys(row["net"].rpartition("-s")[0] for row in rows))
+    drawn = list(dict.fromkeys(row["points"] for row in rows if "samples" in row["points"]))
+
+    def column(name: str, recipe: str, points: str) -> float:
+        """Its mean over the seeds."""
+        return mean(
+            float(row[name])
+            for row in rows
+            if row["net"].rpartition("-s")[0] == recipe and row["points"] == points
+        )
+
+    values = {recipe: [column("value", recipe, points) for points in drawn] for recipe in recipes}
+    goals = {row["points"] for row in rows} - set(drawn)
+    attacked = {r: max(column("value", r, points) for points in goals) for r in recipes}
+    lines = [
+        "| Network | " + " | ".join(drawn) + " | suite | reached |",
+        "|:--|" + "--:|" * (len(drawn) + 2),
+    ]
+    for recipe in sorted(recipes, key=attacked.__getitem__):
+        cells = [*map(_short, values[recipe]), _short(attacked[recipe])]
+        share = f"{column('share', recipe, drawn[-1]):.0%}"
+        lines.append(f"| `{recipe}` | " + " | ".join([*cells, share]) + " |")
+    orders = [
+        ", ".join(f"`{recipe}`" for recipe in sorted(recipes, key=key))
+        for key in (lambda recipe: values[recipe][-1], attacked.__getitem__)
+    ]
+    images, suite = rows[0]["images"], f"version {rows[0]['suite']}, {rows[0]['effort']}"
+    said = (
+        f"Means over {len({row['net'] for row in rows}) // len(recipes)} networks of each recipe and "
+        f"{images} images; the suite ({suite}) at the larger of its two goals, top-k and cosine. "
+        f"*Reached* is the median over images of what {drawn[-1]} find, as a share of what the suite "
+        f"does. From stable to unstable, the samples say {orders[0]}; the suite says {orders[1]}."
+    )
+    return [*lines, "", said]
+
+
 class SensitivityCards(SphinxDirective):
     """Write one card for each score that asks a model."""
 
@@ -231,6 +283,16 @@ class SensitivityCards(SphinxDirective):
         for card in SENSITIVITY_CARDS:
             lines += [*card_text(card, facts(card)), ""]
         return self.parse_text_to_nodes("\n".join([*lines, "::::"]))
+
+
+class SampledAndAttacked(SphinxDirective):
+    """Write the largest change by sampling beside that at the points of the suite."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table, and the orders of the networks."""
+        with SAMPLING.open(newline="", encoding="utf-8") as file:
+            lines = sampled_text(list(csv.DictReader(file)))
+        return self.parse_text_to_nodes("\n".join(lines))
 
 
 class RandomOutputs(SphinxDirective):
@@ -286,5 +348,6 @@ def _noise(seed: int) -> torch.Generator:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("sensitivity-cards", SensitivityCards)
+    app.add_directive("sampled-and-attacked", SampledAndAttacked)
     app.add_directive("random-outputs", RandomOutputs)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
