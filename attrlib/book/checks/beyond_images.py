@@ -77,7 +77,7 @@ def best_swap(answer: object) -> str:
         tried = " ".join(sentence)
         got = run(answer, score, sentence, substitutes, tried=tried, hint=hint)
         expect(got == right, tried=tried, expected=str(right), got=got, hint=hint)
-    return "Repeated on its result, this is the greedy search."
+    return "With replaced words locked and the answer kept, repeating it is the greedy search."
 
 
 def widths(answer: object) -> str:
