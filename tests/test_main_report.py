@@ -5,6 +5,7 @@ import csv
 import html
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from attrlib import data
 from attrlib.__main__ import main
 from attrlib.attributions import gradient
-from attrlib.commands import measured
+from attrlib.commands import measured, rows
+from attrlib.commands.findings import CHANGE_NAMES
 from attrlib.maps import to_heatmap
 from attrlib.metrics import topk_intersection
 from tests.book.conftest import browser  # noqa: F401
@@ -177,6 +179,34 @@ def test_a_page_holds_everything_and_asks_for_nothing(made: Path) -> None:
         assert said in text(made)
 
 
+def test_means_say_over_how_many_pictures_they_are(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "2 of 3 pictures" in text(made)  # identification: one picture is alone in its class
+    assert "by the top-k score. Chance is 0.50. It is known for 2 of 3 pictures." in text(made)
+    assert "noise as large as the attack (2 of 3 pictures)" not in text(made)
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    holed = table(out)
+    holed[0]["noise_topk_intersection"] = "nan"  # as of a map that is not finite
+    holed[1]["attack_kendall"] = "nan"  # as of a map that is zero
+    monkeypatch.setattr(rows.Store, "run", lambda *arguments, **more: holed)
+    assert call(made.parent / "images", out, *MADE) == 0
+    assert "noise as large as the attack (2 of 3 pictures)" in text(out)
+    assert "It is known for 2 of 3 pictures. Changes that nobody" in text(out)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    more = page.count("<small>2 of 3 pictures</small>")
+    before = (made / "report.html").read_text(encoding="utf-8")
+    assert more == before.count("<small>2 of 3 pictures</small>") + 2
+
+
+def test_the_page_says_what_the_attack_was_made_for(made: Path) -> None:
+    assert "looks for a small top-k share" in text(made)
+    shown = re.findall(r"map: ([^<]*)</figcaption>", (made / "report.html").read_text("utf-8"))
+    benign = [CHANGE_NAMES[change] for change in CHANGE_NAMES if change in data.BENIGN]
+    assert shown == 3 * benign
+
+
 def test_classes_give_accuracy_and_names(folder: Path, tmp_path: Path) -> None:
     model, images = net().eval(), data.image_folder(folder)
     odd, cat, other = model(images.x).argmax(1).tolist()
@@ -319,6 +349,7 @@ def test_smoothing_takes_the_place_of_intervals(folder: Path, tmp_path: Path) ->
     assert float(row["certified_eps_2"]) == 0.2
     assert "No interval bounds: Expected model of operations with bounds" in text(out)
     assert "Proved by smoothing" in text(out)
+    assert "pictures with a bound above 0.64" in text(out)
     assert "Identification is not available" in text(out)
     assert "1 picture says nothing about pictures of another kind" in text(out)
 
@@ -333,6 +364,7 @@ def test_intervals_lie_under_the_attack(folder: Path, tmp_path: Path) -> None:
         assert proved[0] > 0
         assert proved[2] <= float(row["attack_topk_intersection"]) + 1e-6
     assert "Proved by interval bounds" in text(out)
+    assert "pictures with a bound above 0 " in text(out)
 
 
 @pytest.mark.parametrize(

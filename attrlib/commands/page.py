@@ -95,6 +95,8 @@ def _chart(facts: Facts) -> str:
         marks += [f'<i class="dot" style="left:{100 * v:.2f}%"></i>' for v in mean.values]
         marks.append(f'<i class="mean" style="left:{100 * mean.value:.2f}%"></i>')
         name = CHANGE_NAMES[change]
+        if len(mean.values) < len(facts.table):
+            name += f" ({len(mean.values)} of {len(facts.table)} pictures)"
         parts.append(
             f'<div class="row"><span>{name}</span><div class="track" role="img" '
             f'aria-label="{name}: {mean}">{"".join(marks)}</div></div>'
@@ -113,7 +115,8 @@ def _scores(facts: Facts) -> str:
     for change, scores in facts.scores.items():
         same, n = facts.kept(change)
         means = [scores.get(score) for score in measured.SCORES]
-        cells = [*map(_cell, means), _cell(facts.identification.get(change)), f"{same} of {n}"]
+        means.append(facts.identification.get(change))
+        cells = [*(_cell(mean, len(facts.table)) for mean in means), f"{same} of {n}"]
         body.append([CHANGE_NAMES[change], *cells])
     levels = [facts.chance.get(score) for score in measured.SCORES]
     known = ["–" if level is None else f"{level:.2f}" for level in levels]
@@ -122,7 +125,8 @@ def _scores(facts: Facts) -> str:
     said = (
         f"Means with 95 % intervals. Top-k and LENS recall count the {facts.k} highest pixels, LENS "
         f"with a window of radius {radius}; 1 is best, but for the shift of the centre, in pixels. "
-        "The map of a picture that was moved is moved back before it is compared."
+        "The map of a picture that was moved is moved back before it is compared. The attack is made "
+        "for top-k; identification is by top-k, too."
     )
     return _table(said, head, body)
 
@@ -155,7 +159,7 @@ def _certificate(facts: Facts) -> str:
     head = [
         budget,
         *(f"{names[score]} at least" for score in shown),
-        "pictures with a bound above 0",
+        f"pictures with a bound above {'0' if interval else f'{facts.floor:.2f}'}",
     ]
     return "".join(parts) + _table(said, head, body)
 
@@ -218,9 +222,9 @@ def _picture(facts: Facts, row: rows.Row, held: dict[str, Tensor], place: str) -
     shown |= {title: _heat(maps[key], limit) for key, title in titles.items() if key in maps}
     parts.append(_figures(shown, name))
     more = {
-        f"map: {CHANGE_NAMES[key.removeprefix('map_')]}": _heat(a, limit)
-        for key, a in maps.items()
-        if key not in titles
+        f"map: {text}": _heat(maps[f"map_{change}"], limit)
+        for change, text in CHANGE_NAMES.items()
+        if f"map_{change}" in maps.keys() - titles.keys()
     }
     body = []
     for change, text in CHANGE_NAMES.items():
@@ -277,12 +281,15 @@ def _items(texts: Iterable[str]) -> str:
     return "\n".join(f"<li>{escape(text)}</li>" for text in texts)
 
 
-def _cell(mean: Mean | None) -> str:
+def _cell(mean: Mean | None, n: int) -> str:
+    """A mean, its interval, and over how many of all pictures it is, where it is not over all."""
     if mean is None:
         return "not available"
-    if math.isnan(mean.low):
-        return f"{mean.value:.2f}"
-    return f"{mean.value:.2f}<small>{mean.low:.2f} to {mean.high:.2f}</small>"
+    said = f"{mean.value:.2f}"
+    if not math.isnan(mean.low):
+        said += f"<small>{mean.low:.2f} to {mean.high:.2f}</small>"
+    known = len(mean.values)
+    return said if known == n else f"{said}<small>{known} of {n} pictures</small>"
 
 
 def _table(caption: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> str:

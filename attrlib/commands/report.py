@@ -31,10 +31,11 @@ _BY_INTERVALS = ("gradient", "input_x_gradient", "integrated_gradients")
 _SHARES = (1 / 16, 1 / 4, 1)  # of eps, for interval bounds
 _BUDGETS = (0.05, 0.1, 0.2)  # l2, for smoothing
 _NOISE = 1 / 7  # radius of the noise over the root of the entries: 4 for 28 × 28, as in certify
-_SAMPLES: dict[bool, dict[str, Any]] = {  # by whether the report is quick
+SAMPLES: dict[bool, dict[str, Any]] = {
     False: {"samples": 1000, "alpha": 0.001},
     True: {"samples": 200, "alpha": 0.01},
 }
+"""Noisy copies for a certificate by smoothing, and its failure probability: by whether it is quick."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -184,7 +185,7 @@ def _proof(
         radius=_NOISE * math.sqrt(dim),
         k=None,
         seed=options.seed,
-        **_SAMPLES[options.suite == "quick"],
+        **SAMPLES[options.suite == "quick"],
     )
     found.check(x.shape[1:])
     return found, reason

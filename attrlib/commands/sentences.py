@@ -2,14 +2,15 @@
 
 from scipy import stats
 
-from attrlib.commands.findings import CHANGE_NAMES, Facts
+from attrlib.commands.findings import CHANGE_NAMES, Facts, Mean
 
 _BENIGN = ("brightness", "jpeg", "shift")
 _SCORE = "topk_intersection"
 _GRADES = (  # share of the top set that is left, beyond chance
     (
         0.1,
-        "Unrelated maps share about as much: within this budget an attacker decides what is shown.",
+        "Unrelated maps share about as much: within this budget nearly all of what the map showed can "
+        "be replaced.",
     ),
     (0.5, "Most of what the map showed can be replaced within this budget."),
     (0.8, "A good part of the map can be replaced within this budget."),
@@ -45,6 +46,8 @@ def limits(facts: Facts) -> list[str]:
         "for all pictures is perfectly steady; identification guards against the second only.",
         f"All numbers are about one map ({facts.options.attribution}), one budget and these scores. "
         "Others need a run of their own.",
+        "The attack looks for a small top-k share. The other scores after it are what it leaves by the "
+        "way: an attack made for one of them may leave less.",
     ]
     if any(row["certificate"] == "smoothing" for row in facts.table):
         said.append(
@@ -81,21 +84,24 @@ def _attack(facts: Facts) -> list[str]:
     return [
         f"The attack changes pictures by at most {facts.options.eps:.3g} {where} and leaves the "
         f"prediction of {same} of {_pictures(n)} as it is. Of the {facts.k} most important pixels, a "
-        f"share of {mean} is still among the {facts.k} most important. By chance it would be "
-        f"{chance:.2f}. {grade}"
+        f"share of {mean} is still among the {facts.k} most important.{_known(facts, mean)} By chance "
+        f"it would be {chance:.2f}. {grade}"
     ]
 
 
 def _noise(facts: Facts) -> list[str]:
     if "noise" not in facts.scores:
         return []
-    said = f"Plain noise of the same size leaves a share of {facts.scores['noise'][_SCORE]}"
+    mean = facts.scores["noise"][_SCORE]
+    said = f"Plain noise of the same size leaves a share of {mean}"
     if "attack" not in facts.scores:
-        return [f"{said}."]
-    gap = facts.scores["noise"][_SCORE].value - facts.scores["attack"][_SCORE].value
+        return [f"{said}.{_known(facts, mean)}"]
+    gap = mean.value - facts.scores["attack"][_SCORE].value
     if gap < 0.1:
-        return [f"{said}, about as much as the attack: changes of this size need no attacker."]
-    return [f"{said}. The difference, {gap:.2f}, takes an attacker who looks for it."]
+        said += ", about as much as the attack: hardly any search is needed."
+    else:
+        said += f". The difference, {gap:.2f}, takes an attacker who looks for it."
+    return [said + _known(facts, mean)]
 
 
 def _benign(facts: Facts) -> list[str]:
@@ -118,10 +124,11 @@ def _identity(facts: Facts) -> list[str]:
         return []
     if "attack" not in facts.identification:
         return ["Identification is not available: it needs two pictures of one class."]
+    mean = facts.identification["attack"]
     return [
-        f"Identification after the attack is {facts.identification['attack']}: how often a changed map "
-        "is more like the clean map of its own picture than like that of another picture of its class. "
-        "Chance is 0.50."
+        f"Identification after the attack is {mean}: how often a changed map is more like the clean map "
+        "of its own picture than like that of another picture of its class, by the top-k score. Chance "
+        f"is 0.50.{_known(facts, mean)}"
     ]
 
 
@@ -172,6 +179,12 @@ def _notes(facts: Facts) -> list[str]:
     if not noted:
         return []
     return [f"{noted} of {_pictures(len(facts.table))} have a note on what could not be done."]
+
+
+def _known(facts: Facts, mean: Mean) -> str:
+    """Over how many pictures a mean is, where it is not over all."""
+    known, n = len(mean.values), len(facts.table)
+    return "" if known == n else f" It is known for {known} of {_pictures(n)}."
 
 
 def _pictures(n: int) -> str:
