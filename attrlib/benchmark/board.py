@@ -213,7 +213,7 @@ def read(path: Path) -> list[dict[str, str]]:
 def boards(
     rows: Iterable[Row], benign: Iterable[Row] = (), *, effort: str = "standard"
 ) -> list[Board]:
-    """Return what can be compared, from the newest suite to the oldest.
+    """Sort rows into what can be compared, from the newest suite to the oldest.
 
     Rows of different versions of the suite, or on other images, are never on one board. What needs no
     suite is on each of them, if it is of the same weights and images.
@@ -222,6 +222,9 @@ def boards(
         rows: Of a table of networks; a network without attacked rows is on no board.
         benign: Of the table of benign changes.
         effort: With which the suite went for all of them.
+
+    Returns:
+        A board for each version of the suite and list of images.
     """
     kept = [*rows, *benign]
     found = []

@@ -271,11 +271,14 @@ def check_row(found: Any, *, suite: str | None = SUITE) -> None:
 
 
 def load_row(path: str | Path, *, suite: str | None = SUITE) -> dict[str, Any]:
-    """Return a row from a file.
+    """Read a row from a file.
 
     Args:
         path: As `python -m attrlib bench --model` writes it.
         suite: See `check_row`.
+
+    Returns:
+        The row, checked.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -293,10 +296,13 @@ def load_row(path: str | Path, *, suite: str | None = SUITE) -> dict[str, Any]:
 
 
 def as_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the cells of a row as rows of `results/recipes.csv`, without those that have no value.
+    """Turn a row into rows of the form of `results/recipes.csv`.
 
     Args:
-        found: A row.
+        found: A row, as `load_row` returns it.
+
+    Returns:
+        One for each cell that has a value.
     """
     head = {
         "recipe": found["name"],
