@@ -9,7 +9,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book run serve lab edit test lint unit notebooks pages speed bench refute lock clean
+.PHONY: help setup book run serve lab edit test lint unit notebooks pages speed bench grid refute lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -61,9 +61,15 @@ speed: setup  ## measure how fast attributions and attacks are, and what terms o
 	$(BIN)/python -m tests.speed_terms
 	$(BIN)/python -m tests.speed
 
-bench: setup  ## measure attacks, networks and certificates; adds what is missing in results/ (hours)
+bench: setup  ## measure six networks with quick attacks, each as a row of the leaderboard (10 minutes)
+	@for net in natural softplus madry igr lga hessian; do \
+		$(BIN)/python -m attrlib bench --checkpoint $$net --effort quick --out runs/bench/$$net.json || exit 1; \
+	done
+
+grid: setup  ## measure attacks, networks and certificates; adds what is missing in results/ (hours)
 	$(BIN)/python -m attrlib bench strength
 	$(BIN)/python -m attrlib bench recipes
+	$(BIN)/python -m attrlib bench benign
 	$(BIN)/python -m attrlib bench transfer
 	$(BIN)/python -m attrlib bench soundness
 

@@ -25,6 +25,7 @@ __all__ = [
     "plotting",
     "recipes",
     "regularizers",
+    "sensitivity",
     "training",
     "types",
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from attrlib import _files, checkpoints, data, recipes, training
-from attrlib.commands import attack, bench, certify, rows
+from attrlib.commands import attack, bench, certify, report, rows
 from attrlib.training.parallel import leads
 
 
@@ -87,6 +87,15 @@ def _parser() -> argparse.ArgumentParser:
         kept=_KEPT.format("batch"),
     )
 
+    tell = commands.add_parser(
+        "report", help="write a page about explanations of your own pictures"
+    )
+    report.add_options(tell)
+    _machine(tell)
+    tell.set_defaults(
+        run=lambda options: report.run(options, device=_device(options)), kept=_KEPT.format("batch")
+    )
+
     study = commands.add_parser("bench", help="measure what the book reads from results/")
     bench.add_options(study, machine=_machine)
     study.set_defaults(
@@ -109,7 +118,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
         "--data",
         default="full",
         help="full or embedded Fashion-MNIST, in the form that the recipe is for, or a folder of images "
-        "as SPLIT/CLASS/IMAGE (default: full)",
+        "as SPLIT/CLASS/IMAGE (default: full); recipes for sentences have one set under both names",
     )
     _machine(parser)
 
@@ -137,6 +146,11 @@ def _data(_: argparse.Namespace) -> None:
         else "  not found: set ATTRLIB_DATA to the folder of its four idx "
         "files, or install Debian's dataset-fashion-mnist, or let the first use download it"
     )
+    print("Sentences with ratings, embedded")
+    splits: tuple[data.Split, ...] = ("train", "val", "test")
+    for split in splits:
+        texts = data.sentiment(split)
+        print(f"  {split:5s} {len(texts):6,d} tweets  {data.fingerprint(texts)}")
     print("Checkpoints (python -m attrlib train RECIPE makes one anew)")
     for name in checkpoints.names():
         for seed in checkpoints.seeds(name):
@@ -182,7 +196,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     device = _device(options)
     found = checkpoints.load(options.checkpoint)
     model, recipe = found.model, recipes.RECIPES.get(found.recipe["name"])
-    source = data.fashion_mnist if recipe is None else recipe.data
+    source = recipe.data if recipe else data.fashion_mnist
     images = _splits(options.data, source, only=options.split)[options.split]
     if len(images.classes) != model.settings["classes"]:
         raise ValueError(
@@ -210,8 +224,8 @@ def _device(options: argparse.Namespace) -> torch.device:
 
 
 def _splits(
-    name: str, source: Callable[..., data.Images], *, only: data.Split | None = None
-) -> dict[str, data.Images]:
+    name: str, source: Callable[..., data.Images | data.Texts], *, only: data.Split | None = None
+) -> dict[str, data.Images | data.Texts]:
     wanted: tuple[data.Split, ...] = (only,) if only else ("train", "val", "test")
     if name in ("full", "embedded"):
         return {split: source(split, full=name == "full") for split in wanted}

@@ -87,12 +87,18 @@ def heatmaps(**tensors: Tensor) -> None:
     finite(**tensors)
 
 
-def pixels(**tensors: Tensor) -> None:
-    """Raise unless every entry lies in [0, 1]."""
+def pixels(ball: object = None, **tensors: Tensor) -> None:
+    """Raise unless every entry lies in [0, 1], or in the `span` of the ball: two limits, or None."""
+    span = getattr(ball, "span", (0, 1))
+    if span is None:
+        return
     for name, tensor in tensors.items():
         low, high = (float(v) for v in torch.aminmax(tensor.detach()))
-        if not (low >= 0 and high <= 1):
-            raise ValueError(f"Expected {name} to be pixels in [0, 1], got [{low:.4g}, {high:.4g}]")
+        if not (low >= span[0] and high <= span[1]):
+            raise ValueError(
+                f"Expected {name} to be pixels in [{span[0]:.4g}, {span[1]:.4g}], "
+                f"got [{low:.4g}, {high:.4g}]"
+            )
 
 
 def same_shape(**tensors: Tensor) -> None:

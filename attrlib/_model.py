@@ -49,7 +49,11 @@ def logits(
 
 def decision(model: Classifier, x: Tensor) -> Tensor:
     """Return the predicted class of each row; of a single logit, whether it is positive."""
-    scores = logits(model, x)
+    return decided(logits(model, x))
+
+
+def decided(scores: Tensor) -> Tensor:
+    """Return the class that logits predict; of a single logit, whether it is positive."""
     return scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long()
 
 

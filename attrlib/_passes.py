@@ -35,7 +35,7 @@ def passes(
     the size of a row. The function gets rows and their labels, and `look`: whether this is the first
     time for these labels.
     """
-    limit = _limit(like) if batch_size is None else batch_size
+    limit = rows_at_once(like) if batch_size is None else batch_size
     together = _share(count, max(1, limit // len(like)))
     for first in range(0, count, together):
         stack = points(range(first, min(first + together, count)))
@@ -63,7 +63,8 @@ def mean(
     return reduce(torch.add, (stack.sum(0) for stack in stacks)) / count
 
 
-def _limit(like: Tensor) -> int:
+def rows_at_once(like: Tensor) -> int:
+    """The rows of one pass, by the size of a row."""
     rows, size = _CPU if like.device.type == "cpu" else _ACCELERATOR
     return max(1, min(rows, size * len(like) // like.nbytes))
 

@@ -36,6 +36,7 @@ __all__ = [
     "target_logit",
     "to_heatmap",
     "uni_grad",
+    "word_integrated_gradients",
     "wrap",
 ]
 
@@ -174,6 +175,43 @@ def integrated_gradients(
 
     mean = _mean_gradient(model, path, y, like=x, count=steps, batch_size=batch_size)
     return (x - start) * mean
+
+
+def word_integrated_gradients(
+    model: Classifier,
+    x: Inputs,
+    y: Labels,
+    *,
+    steps: int = 32,
+    batch_size: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Inputs:
+    """Return integrated gradients of embedded sentences, from padding in the place of every word.
+
+    The words of the baseline are zero vectors, as padding is, and its last channel is that of the
+    sentence: there are as many words. With zeros there, too, points near the baseline had no word.
+
+    Args:
+        model: Maps embedded inputs to logits (n, classes), such as `models.TextCNN`.
+        x: Embedded inputs (n, channels + 1, 1, words).
+        y: Classes to explain, int64 (n,).
+        steps: Points on the path, >= 1.
+        batch_size: Rows of one pass, as of `integrated_gradients`.
+        generator: Ignored; all attributions share one call.
+
+    Returns:
+        Maps shaped like `x`, in logits; signed. A word's scores are those of its column; padding has 0.
+
+    Raises:
+        TypeError: As `integrated_gradients`.
+        ValueError: As `integrated_gradients`.
+    """
+    _check.floating(x=x)
+    start = torch.zeros_like(x)
+    start[:, -1:] = x[:, -1:].detach()
+    return integrated_gradients(
+        model, x, y, baseline=start, steps=steps, batch_size=batch_size, generator=generator
+    )
 
 
 def smooth_grad(

@@ -15,11 +15,13 @@ from safetensors.torch import save as serialize
 from torch import nn
 
 from attrlib import _files
-from attrlib.models import SmallCNN
+from attrlib.models import SmallCNN, TextCNN
 
 Json: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
 
-_ARCHITECTURES: Mapping[str, Callable[..., SmallCNN]] = {"SmallCNN": SmallCNN}
+Network: TypeAlias = SmallCNN | TextCNN
+
+_ARCHITECTURES: Mapping[str, Callable[..., Network]] = {"SmallCNN": SmallCNN, "TextCNN": TextCNN}
 _ACTIVATIONS: Mapping[str, Callable[..., nn.Module]] = {"ReLU": nn.ReLU, "Softplus": nn.Softplus}
 _SHIPPED = Path(str(files("attrlib"))) / "_assets" / "checkpoints"
 
@@ -34,13 +36,13 @@ class Checkpoint:
         metrics: What was measured after training, on the stored weights.
     """
 
-    model: SmallCNN
+    model: Network
     recipe: Mapping[str, Any]
     metrics: Mapping[str, Any]
 
 
 def save(
-    path: str | Path, model: SmallCNN, *, recipe: Mapping[str, Any], metrics: Mapping[str, Any]
+    path: str | Path, model: Network, *, recipe: Mapping[str, Any], metrics: Mapping[str, Any]
 ) -> Path:
     """Write a model to a file; half precision when that loses nothing (see `round_to_half`).
 
@@ -186,7 +188,7 @@ def describe(part: object) -> Json:
     raise TypeError(f"Expected a function, partial, class, dataclass or plain value, got {part!r}")
 
 
-def _describe_model(model: SmallCNN) -> dict[str, Any]:
+def _describe_model(model: Network) -> dict[str, Any]:
     kind = type(model).__name__
     if kind not in _ARCHITECTURES:
         raise ValueError(f"Expected model to be one of {', '.join(_ARCHITECTURES)}, got {kind}")
@@ -201,7 +203,7 @@ def _describe_model(model: SmallCNN) -> dict[str, Any]:
     return description
 
 
-def _build(description: Mapping[str, Any]) -> SmallCNN:
+def _build(description: Mapping[str, Any]) -> Network:
     settings = dict(description)
     architecture = _ARCHITECTURES[settings.pop("name")]
     activation = dict(settings.pop("activation"))

@@ -14,6 +14,12 @@ from torch import Tensor
 Inputs: TypeAlias = Float[Tensor, "n *d"]
 """Images or maps, one row per sample; images are pixels in [0, 1], shaped (n, channels, h, w)."""
 
+Ids: TypeAlias = Int[Tensor, "n words"]
+"""Word numbers of sentences, int64: 0 is padding, which stands after the last word only."""
+
+Near: TypeAlias = Bool[Tensor, "n words words"]
+"""Which words of a changed sentence are near which words of the one before."""
+
 Labels: TypeAlias = Int[Tensor, " n"]
 """Class indices, int64."""
 
@@ -45,6 +51,19 @@ class Classifier(Protocol):
     """
 
     def __call__(self, x: Tensor, /) -> Tensor: ...
+
+
+@runtime_checkable
+class TextClassifier(Protocol):
+    """A classifier of sentences: logits of embedded inputs (n, channels, 1, words), and what makes these.
+
+    The embedded inputs of a sentence have one column for each word; which columns are padding, they say
+    themselves, so that `embed` is all that is needed to explain, attack or bound word numbers.
+    """
+
+    def __call__(self, x: Tensor, /) -> Tensor: ...
+
+    def embed(self, ids: Tensor, /) -> Tensor: ...
 
 
 @runtime_checkable

@@ -17,12 +17,15 @@ from attrlib import (
     maps,
     metrics,
     regularizers,
+    sensitivity,
 )
 from tests import oracles
 
 N, SIZE = 4, 8
 BALL = attacks.LinfBall(eps=0.1)
 LEFT = torch.arange(SIZE).expand(1, SIZE, SIZE) < 3
+SMOOTH = partial(attributions.smooth_grad, sigma=0.1, samples=2)
+QUOTIENTS = [name for name in sensitivity.__all__ if name.endswith(("quotient", "change"))]
 
 
 class Row(NamedTuple):
@@ -328,6 +331,37 @@ ROWS = {
         "model",
         "per sample",
         random=True,
+        differentiable=False,
+    ),
+    # sensitivity: (attribution, model, x, y, *, generator) -> one value per sample
+    **{
+        name: Row(
+            partial(score, SMOOTH, samples=2, radius=0.1),
+            "model",
+            "per sample",
+            random=True,
+            differentiable=False,
+        )
+        for name, score in {
+            "max_sensitivity": sensitivity.max_sensitivity,
+            "average_sensitivity": sensitivity.average_sensitivity,
+            "local_lipschitz": partial(sensitivity.local_lipschitz, norm="l2"),
+            "relative_input_stability": sensitivity.relative_input_stability,
+            "relative_output_stability": sensitivity.relative_output_stability,
+            "infidelity": sensitivity.infidelity,
+        }.items()
+    },
+    "continuity": Row(
+        partial(sensitivity.continuity, SMOOTH, shifts=(-1, 2)),
+        "model",
+        "per sample",
+        random=True,
+        differentiable=False,
+    ),
+    "square_infidelity": Row(
+        partial(sensitivity.square_infidelity, attributions.input_x_gradient, size=4),
+        "model",
+        "per sample",
         differentiable=False,
     ),
     # maps: a -> what it is reduced to

@@ -4,13 +4,15 @@ Every case is timed in one process, in turns with what it is compared to (ours, 
 ours, …); medians over the turns of the ratio within a turn are reported. On a CPU, processor time counts,
 so that other programs of the machine matter less. Absolute times are given for orientation only.
 To measure something new, add a `Case` to one of the functions `…_cases`.
+
+`--parts` measures some parts of the table and leaves the rows of the others as they are, so that a long
+measurement can be made in pieces while a machine is quiet.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +38,11 @@ from tests.speed_measure import (
     Work,
     fastest,
     measure,
+    merged,
     passes,
     write,
 )
+from tests.speed_sensitivity import sensitivity_cases
 
 POINTS = {"28×28": 32, "224×224": 8, "ResNet-50": 8}  # of a path, or noisy copies
 SIZES = {"28×28": (1, 4, 16, 64, 128), "224×224": (1, 8), "ResNet-50": (1, 8)}  # images
@@ -57,6 +61,17 @@ BATCHES = (32, 64, 128)
 SHARPNESS = 30.0  # of the surrogate of attacks
 STEP_LIMIT = 1.15
 SETS_LIMIT = 0.2  # five times as fast
+# Of the table, in this order; those of photographs take minutes, the others about one.
+PARTS = (
+    "maps",
+    "certificates",
+    "sensitivity",
+    "averages",
+    "averages of photographs",
+    "sets",
+    "attacks",
+)
+LARGE = ("averages of photographs", "sets")
 
 
 def map_cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
@@ -70,14 +85,13 @@ def map_cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
         leaf = x.clone().requires_grad_()  # or Captum warns that it sets this itself
         return name, partial(explainer.attribute, leaf, target=y, **options)
 
-    def bare(passes: int) -> tuple[str, Work]:
-        return f"{passes} passes", partial(passes, model, x, y, times=passes)
+    bare = "1 pass", partial(passes, model, x, y, times=1)
 
     yield Case(
         "gradient",
         n,
         ours(attributions.gradient),
-        bare(1),
+        bare,
         theirs("captum Saliency", captum.Saliency(model), abs=False),
         theirs_limit=1.0,
     )
@@ -85,7 +99,7 @@ def map_cases(model: nn.Module, x: Tensor, y: Tensor) -> Iterable[Case]:
         "input_x_gradient",
         n,
         ours(attributions.input_x_gradient),
-        bare(1),
+        bare,
         theirs("captum InputXGradient", captum.InputXGradient(model)),
         theirs_limit=1.0,
     )
@@ -217,6 +231,29 @@ def attack_cases(nets: dict[str, Net]) -> Iterable[Case]:
         )
 
 
+def cases_of(nets: dict[str, Net], *, batch: int) -> dict[str, Callable[[], Iterable[Case]]]:
+    """The functions that yield the cases of each part, for maps of a batch of this size."""
+    model, x, y = nets["28×28"]
+    few = x[:batch], y[:batch]
+
+    def averages(*, small: bool) -> Iterable[Case]:
+        for size, (net, images, labels) in nets.items():
+            for n in SIZES[size] if small == (size == "28×28") else ():
+                yield from average_cases(net, images[:n], labels[:n], size=size)
+
+    rows = ROWS[x.device.type, "28×28"]
+    works = (
+        partial(map_cases, model, *few),
+        partial(certificate_cases, model, *few, rows=rows),
+        partial(sensitivity_cases, model, x[:64], y[:64]),
+        partial(averages, small=True),
+        partial(averages, small=False),
+        partial(set_cases, x.device),
+        partial(attack_cases, nets),
+    )
+    return dict(zip(PARTS, works, strict=True))
+
+
 def networks(device: torch.device, *, small: bool) -> dict[str, Net]:
     """The networks by the size of their images, with images: small ones only, or all.
 
@@ -292,6 +329,9 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=21, help="turns per case (default: 21)")
     parser.add_argument("--seconds", type=float, default=LONGEST, help="at most, per case")
     parser.add_argument("--small", action="store_true", help="images of 28×28 only")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, help="measure these; rows of the others in --out stay"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS / "speed.csv")
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -306,15 +346,11 @@ def main() -> int:
         f"{'× theirs':>8s}  compared with"
     )
     table, missed = [], 0
-    averages = (
-        average_cases(net, xs[:n], ys[:n], size=size)
-        for size, (net, xs, ys) in nets.items()
-        for n in SIZES[size]
-    )
-    sets = () if options.small else set_cases(device)
-    proofs = certificate_cases(model, x[:batch], y[:batch], rows=ROWS[device.type, "28×28"])
-    maps = map_cases(model, x[:batch], y[:batch])
-    for case in chain(maps, proofs, *averages, sets, attack_cases(nets)):
+    usual = [part for part in PARTS if part not in LARGE or not options.small]
+    works = cases_of(nets, batch=batch)
+    chosen = [part for part in PARTS if part in (options.parts or usual)]
+    pairs = ((name, case) for name in chosen for case in works[name]())
+    for part, case in pairs:
         start = time.perf_counter()
         case = case._replace(longest=min(case.longest, options.seconds))
         row = measure(case, device=device, repeats=options.repeats)
@@ -327,8 +363,8 @@ def main() -> int:
             flush=True,
         )
         where = provenance(device, seconds=time.perf_counter() - start)
-        table.append(row._asdict() | {"verdict": row.verdict} | where)
-    write(options.out, table)
+        table.append({"part": part} | row._asdict() | {"verdict": row.verdict} | where)
+    write(options.out, merged(options.out, table, parts=PARTS) if options.parts else table)
     if device.type == "cuda":
         print(f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB of memory at most")
     return 1 if missed else 0

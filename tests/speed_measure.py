@@ -2,7 +2,7 @@
 
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -123,6 +123,26 @@ def measure(case: Case, *, device: torch.device, repeats: int) -> Row:
         ratio_theirs=round(ratio("theirs"), 3) if case.theirs else None,
         theirs_limit=case.theirs_limit,
     )
+
+
+def merged(
+    path: Path, table: list[dict[str, object]], *, parts: Sequence[str]
+) -> list[dict[str, object]]:
+    """The rows of a table, and those of the parts it lacks from the file, if there is one.
+
+    Raises:
+        ValueError: If the file has other columns.
+    """
+    if not path.exists():
+        return table
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        old: list[dict[str, object]] = [dict(row) for row in reader]
+    if reader.fieldnames != list(table[0]):
+        raise ValueError(f"Expected {path} to have the columns of today, got others; delete it")
+    measured = {row["part"] for row in table}
+    kept = [row for row in old if row["part"] not in measured]
+    return sorted([*kept, *table], key=lambda row: parts.index(str(row["part"])))
 
 
 def write(path: Path, table: list[dict[str, object]]) -> None:

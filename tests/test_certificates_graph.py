@@ -116,7 +116,12 @@ class Bent(nn.Module):
         (torch.sigmoid, "torch.sigmoid in Bent"),
         (lambda h: h * h, "torch.Tensor.mul of two values that both depend on the input in Bent"),
         (lambda h: h.softmax(1), "torch.Tensor.softmax in Bent"),
-        (lambda h: h[:, :3], "torch.Tensor.__getitem__ in Bent"),
+        (lambda h: h[:, [0, 2]], "torch.Tensor.__getitem__ with what is no slice in Bent"),
+        (lambda h: h[:, torch.arange(3)], "torch.Tensor.__getitem__ with what is no slice"),
+        (lambda h: h + h[:1], "torch.Tensor.__getitem__ of some of the samples in Bent"),
+        (lambda h: h[..., 0, :] + h, "torch.Tensor.__getitem__ of some of the samples in Bent"),
+        (lambda h: h * (h > 0), "torch.Tensor.(__)?gt(__)? with more than one outcome in Bent"),
+        (lambda h: h * (h > h.mean()), "gt(__)? of two values that both depend on the input"),
         (lambda h: h.clamp(min=0), "torch.Tensor.clamp in Bent"),
         (lambda h: h.half().float(), "torch.Tensor.half in Bent"),
         (lambda h: h.to(torch.bfloat16), "torch.Tensor.to from .* to torch.bfloat16 in Bent"),
@@ -143,6 +148,20 @@ def test_what_has_no_bounds_is_refused_by_name(bend: Callable[..., Any], named: 
     model = Bent(bend).eval()
     with pytest.raises(ValueError, match=named):
         certificates.gradient_bounds(model, oracles.images(size=4), oracles.labels(), eps=0.1)
+
+
+def test_slices_and_certain_comparisons_are_followed() -> None:
+    x, y = oracles.images(size=4), oracles.labels()
+    parts = Bent(lambda h: h[:, :3] + h[..., 3:6] - 2 * h[:, 6:9] + h[:, 9, None])
+    masked = Bent(lambda h: torch.cat([torch.ones(1), torch.zeros(15)]).to(h) * h)
+    certain = Bent(lambda h: (h > -1e3).to(h) * h + (h <= -1e3).to(h.dtype) * h)
+    for model, flat in ((parts, 3), (masked, 16), (certain, 16)):
+        lower, upper = certificates.gradient_bounds(model, x, y, eps=0.1)
+        a = attributions.gradient(model, x, y)
+        assert a.shape == x.shape
+        torch.testing.assert_close(lower, a)
+        torch.testing.assert_close(upper, a)
+        assert model(x).shape == (len(x), flat)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")

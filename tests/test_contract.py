@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 import attrlib
-from attrlib import attacks, attributions, certificates, energy, maps, metrics
+from attrlib import attacks, attributions, certificates, energy, maps, metrics, sensitivity
 from tests import oracles
-from tests.rows import ROWS, SIZE, N, Row
+from tests.rows import QUOTIENTS, ROWS, SIZE, N, Row
 
-SUBJECTS: tuple[ModuleType, ...] = (attributions, energy, maps, metrics)
+SUBJECTS: tuple[ModuleType, ...] = (attributions, energy, maps, metrics, sensitivity)
 NOT_PER_ROW = {
     "wrap": "makes an attribution, which has a row; see test_wrap.py",
     "interval": "summarises all samples; see test_metrics.py",
@@ -34,22 +34,18 @@ NOT_PER_ROW = {
     "corrected": "takes scores, not maps; see test_lens.py",
     **dict.fromkeys(("auroc", "group_means"), "take scores; see test_leakage.py"),
     "soft_minimum": "takes logits; see test_energy.py",
+    **dict.fromkeys(QUOTIENTS, "take maps and images; see test_sensitivity.py"),
     "density_shift": "measures all samples by their spread; see test_energy.py",
     "standard": "makes an attack, which has a row; see test_attack_suite.py",
     "UnattackedWarning": "a warning; see test_attack_options.py",
     "ascend": "the loop inside PGD and AttributionAttack; see test_attacks.py",
     **dict.fromkeys(
         (
-            "gradient_bounds",
-            "input_x_gradient_bounds",
-            "integrated_gradients_bounds",
-            "logit_bounds",
+            *("gradient_bounds", "input_x_gradient_bounds", "integrated_gradients_bounds"),
+            *("certified_topk", "lens_in_box", "cosine_in_box", "kendall_in_box"),
+            *("logit_bounds", "accuracy_in_box"),
         ),
-        "give pairs; see test_certificates_interval.py",
-    ),
-    **dict.fromkeys(
-        ("certified_topk", "lens_in_box", "cosine_in_box", "kendall_in_box", "accuracy_in_box"),
-        "take boxes; see test_certificates_boxes.py",
+        "give or take boxes; see test_certificates_interval.py and test_certificates_boxes.py",
     ),
     **dict.fromkeys(
         ("normalized", "clipped", "sparsified", "smoothed"),
@@ -79,6 +75,15 @@ NOT_PER_ROW = {
         "take bounds or a set, or estimate; see test_certificate_topk.py",
     ),
     **dict.fromkeys(("Ball", "LinfBall", "L2Ball"), "parts of an attack; see test_attack_balls.py"),
+    **dict.fromkeys(
+        (
+            *("word_integrated_gradients", "WordBall", "SynonymAttack", "RandomSynonyms"),
+            *("AllSynonyms", "Columns", "synonym_box", "certified_words", "certified_label"),
+            *("word_neighbours", "word_lens_recall", "valence_agreement"),
+        ),
+        "take sentences; see test_text_network, test_word_metrics, test_synonyms and "
+        "test_certificates_words",
+    ),
 }
 
 every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())

@@ -13,7 +13,7 @@ from torch import nn
 from attrlib import checkpoints, data
 from attrlib.__main__ import main
 from attrlib.attributions import gradient
-from attrlib.commands import report
+from attrlib.commands import outcome
 from attrlib.maps import to_heatmap
 from attrlib.metrics import topk_intersection
 
@@ -212,7 +212,7 @@ def test_a_second_call_goes_on_where_the_first_stopped(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert main(own(folder, whole)) == 0
     calls = []
-    draw = report.draw
+    draw = outcome.draw
 
     def stopped(*arguments: object, **options: object) -> None:
         calls.append(arguments[0])
@@ -220,7 +220,7 @@ def test_a_second_call_goes_on_where_the_first_stopped(
             raise KeyboardInterrupt
         draw(*arguments, **options)
 
-    monkeypatch.setattr(report, "draw", stopped)
+    monkeypatch.setattr(outcome, "draw", stopped)
     assert main(own(folder, parts)) == 130
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "attrlib attack: stopped; the same command goes on after the last whole batch"

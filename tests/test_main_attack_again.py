@@ -1,10 +1,10 @@
 """`python -m attrlib attack` called again, on other contents, on odd names, and where something fails."""
 
-import csv
 import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +15,21 @@ from torch import nn
 
 from attrlib import _files, checkpoints
 from attrlib.__main__ import main
-from attrlib.commands import report
-from tests import oracles
+from attrlib.commands import outcome
+from tests import commands_oracles, oracles
+from tests.commands_oracles import SEED, picture, pictures, small_net
 
 FAST = ("--steps", "2", "--restarts", "1", "--batch-size", "2", "--beta", "30")
-SEED = [0]
 
 
 @pytest.fixture(autouse=True)
 def _single_precision() -> None:
-    """A user's default, and the first weights."""
-    torch.set_default_dtype(torch.float32)
-    SEED[0] = 0
+    commands_oracles.start()
 
 
 def net() -> nn.Module:
-    """A user's own model, trained again whenever SEED changes."""
-    with torch.random.fork_rng():
-        torch.manual_seed(SEED[0])
-        return nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 3))
+    """A user's own model."""
+    return small_net(nn.ReLU())
 
 
 class Scaled(nn.Module):
@@ -66,19 +62,11 @@ class Pair(nn.Module):
         return x, x
 
 
-def picture(path: Path, seed: int, size: tuple[int, int] = (8, 8)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
-    with path.open("wb") as file:
-        Image.fromarray(pixels).save(file, "PNG")
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two classes with two images each."""
-    for seed, name in enumerate(("cat/a.png", "cat/b.png", "dog/c.png", "dog/d.png")):
-        picture(tmp_path / "images" / name, seed)
-    return tmp_path / "images"
+    names = ("cat/a.png", "cat/b.png", "dog/c.png", "dog/d.png")
+    return pictures(tmp_path / "images", names)
 
 
 def call(folder: Path, out: Path, *more: str, model: str = "net") -> int:
@@ -88,14 +76,10 @@ def call(folder: Path, out: Path, *more: str, model: str = "net") -> int:
 
 
 def rows(out: Path) -> list[dict[str, str]]:
-    with (out / "attack.csv").open(newline="", encoding="utf-8") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+    return commands_oracles.rows(out / "attack.csv")
 
 
-def complaint(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line of a call that failed."""
-    (text,) = [t for t in capsys.readouterr().err.splitlines() if t.startswith("attrlib attack: ")]
-    return text
+complaint = partial(commands_oracles.complaint, command="attack")
 
 
 # --- contents, not names --------------------------------------------------------------------------
@@ -404,15 +388,15 @@ def test_a_black_image_is_named_and_counted(
 
 def test_maps_that_are_not_finite_have_no_scores_and_a_figure(tmp_path: Path) -> None:
     a, b = (torch.randn(3, 1, 4, 4, generator=oracles.seeded(i)) for i in range(2))
-    known = report.scores(a, b, k=3)
+    known = outcome.scores(a, b, k=3)
     b[1, 0, 2, 2] = torch.nan
-    found = report.scores(a, b, k=3)
+    found = outcome.scores(a, b, k=3)
     for name, values in found.items():
         assert values.isnan().tolist() == [False, True, False]
         assert torch.equal(values[[0, 2]], known[name][[0, 2]])
-    assert all(bool(v.isnan().all()) for v in report.scores(a[1:2], b[1:2], k=3).values())
+    assert all(bool(v.isnan().all()) for v in outcome.scores(a[1:2], b[1:2], k=3).values())
     row = {"name": "a", "label": "b", "prediction_kept": "True"}
     row |= {name: f"{float(values[1])}" for name, values in found.items()}
     x = torch.zeros(1, 4, 4)
-    report.draw(tmp_path / "a.png", x, x, (a[1], b[1]), row, amplify=1.0)
+    outcome.draw(tmp_path / "a.png", x, x, (a[1], b[1]), row, amplify=1.0)
     assert (tmp_path / "a.png").stat().st_size > 1000

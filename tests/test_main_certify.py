@@ -1,10 +1,9 @@
 """`python -m attrlib certify`, as a user calls it."""
 
-import csv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,9 +13,9 @@ from attrlib import certificates, checkpoints, data
 from attrlib.__main__ import main
 from attrlib.attributions import gradient, integrated_gradients
 from attrlib.commands import proofs, rows
-from tests import oracles
+from tests import commands_oracles, oracles
+from tests.commands_oracles import SEED, picture, pictures, small_net
 
-SEED = [0]
 SMOOTH = ("--samples", "60", "--alpha", "0.1", "--eps", "0.02", "0.05")
 BOXES = ("--method", "interval", "--k", "9", "--eps", "0.001", "0.003")
 METHODS = pytest.mark.parametrize("more", [SMOOTH, BOXES], ids=["smoothing", "interval"])
@@ -24,18 +23,12 @@ METHODS = pytest.mark.parametrize("more", [SMOOTH, BOXES], ids=["smoothing", "in
 
 @pytest.fixture(autouse=True)
 def _single_precision() -> None:
-    """A user's default, and the first weights."""
-    torch.set_default_dtype(torch.float32)
-    SEED[0] = 0
+    commands_oracles.start()
 
 
 def net() -> nn.Module:
-    """A user's own model, trained again whenever SEED changes."""
-    with torch.random.fork_rng():
-        torch.manual_seed(SEED[0])
-        return nn.Sequential(
-            nn.Flatten(), nn.Linear(192, 16), nn.Softplus(), nn.Dropout(), nn.Linear(16, 3)
-        )
+    """A user's own model."""
+    return small_net(nn.Softplus(), nn.Dropout())
 
 
 def pooled() -> nn.Module:
@@ -45,18 +38,10 @@ def pooled() -> nn.Module:
         return nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(48, 3))
 
 
-def picture(path: Path, seed: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two classes with two images and one image."""
-    for seed, name in enumerate(("cat/a.png", "cat/b.png", "dog/c.png")):
-        picture(tmp_path / "images" / name, seed)
-    return tmp_path / "images"
+    return pictures(tmp_path / "images", ("cat/a.png", "cat/b.png", "dog/c.png"))
 
 
 def call(folder: Path, out: Path, *more: str, model: str = "net") -> int:
@@ -65,14 +50,10 @@ def call(folder: Path, out: Path, *more: str, model: str = "net") -> int:
 
 
 def table(out: Path) -> list[dict[str, str]]:
-    with (out / "certify.csv").open(newline="", encoding="utf-8") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+    return commands_oracles.rows(out / "certify.csv")
 
 
-def complaint(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line of a call that failed."""
-    (text,) = [t for t in capsys.readouterr().err.splitlines() if t.startswith("attrlib certify: ")]
-    return text
+complaint = partial(commands_oracles.complaint, command="certify")
 
 
 def close(text: str, bound: torch.Tensor) -> bool:
@@ -354,12 +335,12 @@ def test_a_bad_picture_or_place_is_named_and_finished_rows_stay(
 
 
 def test_bounds_are_rounded_down() -> None:
-    from attrlib.commands.certify import _down
+    from attrlib.commands.proofs import down
 
     given = (0.29, 0.1234567, -0.5000001, 1.0, 0.9999999, float("nan"))
-    said = [_down(torch.tensor(value, dtype=torch.float64)) for value in given]
+    said = [down(value) for value in given]
     assert said == ["0.290000", "0.123456", "-0.500001", "1.000000", "0.999999", "nan"]
 
 
 def test_the_folder_knows_its_commands() -> None:
-    assert set(rows._COMMANDS) == {"attack", "certify"}
+    assert set(rows._COMMANDS) == {"attack", "certify", "report"}

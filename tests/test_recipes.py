@@ -73,7 +73,7 @@ def test_a_stopped_run_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(recipes, "evaluate", stop)
+        patch.setattr(recipes.recipe, "evaluate", stop)
         with pytest.raises(KeyboardInterrupt):
             fit(TINY, path, data=splits, seed=0)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.resume", "whole.safetensors"]
@@ -89,7 +89,9 @@ def test_a_stopped_run_goes_on(
 def test_fit_names_what_is_wrong_before_it_trains(
     tmp_path: Path, splits: dict[str, Images], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipes, "train", lambda *_, **__: pytest.fail("trained all the same"))
+    monkeypatch.setattr(
+        recipes.recipe, "train", lambda *_, **__: pytest.fail("trained all the same")
+    )
     good = tmp_path / "a.safetensors"
     for seed in (-1, 1.5, 2**63):
         with pytest.raises(ValueError, match=r"Expected seed to be an integer from 0 to .*, got"):
@@ -149,4 +151,4 @@ def test_every_shipped_checkpoint_has_its_recipe() -> None:
 
 
 def test_a_device_is_named() -> None:
-    assert recipes._device_name("cpu").startswith("cpu (")
+    assert recipes.recipe._device_name("cpu").startswith("cpu (")

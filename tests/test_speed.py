@@ -1,14 +1,17 @@
 """What the speed tables compare is the same, and what they count is right."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from attrlib import metrics
 from tests import lens_oracles, oracles
-from tests.speed import average_cases
+from tests.speed import PARTS, average_cases, cases_of
 from tests.speed_certificates import certificate_cases
-from tests.speed_measure import Case, Row, fastest, measure
+from tests.speed_measure import Case, Row, fastest, measure, merged, write
+from tests.speed_sensitivity import sensitivity_cases
 from tests.speed_terms import Multiplications, passes, steps
 
 
@@ -45,6 +48,34 @@ def test_a_case_must_hold_both_limits() -> None:
     assert row._replace(limit=None, theirs_limit=None).verdict == "–"
 
 
+def test_a_part_that_is_measured_again_replaces_its_rows_alone(tmp_path: Path) -> None:
+    path, parts = tmp_path / "speed.csv", ("maps", "sets", "attacks")
+
+    def row(part: str, case: str, milliseconds: float) -> dict[str, object]:
+        return {"part": part, "case": case, "milliseconds": milliseconds}
+
+    first = [row("maps", "a", 1.0), row("maps", "b", 2.0), row("attacks", "c", 3.0)]
+    assert merged(path, first, parts=parts) == first
+    write(path, first)
+    write(path, merged(path, [row("maps", "a", 5.0)], parts=parts))  # b is measured no more
+    write(path, merged(path, [row("sets", "d", 4.0)], parts=parts))
+    assert path.read_text().split() == (
+        ["part,case,milliseconds", "maps,a,5.0", "sets,d,4.0", "attacks,c,3.0"]
+    )
+    other = [{"part": "sets", "case": "d", "seconds": 1.0}]
+    with pytest.raises(ValueError, match=r"Expected .* to have the columns of today"):
+        merged(path, other, parts=parts)
+
+
+def test_every_part_has_cases() -> None:
+    x = oracles.images(2).float()
+    nets = {"28×28": (oracles.softplus_net().float(), x, oracles.labels(2))}
+    works = cases_of(nets, batch=2)
+    assert list(works) == list(PARTS)
+    for case in works["maps"]():
+        assert measure(case, device=x.device, repeats=3).batch == 2
+
+
 def test_the_fastest_is_found() -> None:
     works = {n: lambda n=n: torch.ones(n, n).cumsum(0).sum() for n in (2000, 10, 1000)}
     assert fastest(works, device=torch.device("cpu")) == 10
@@ -77,6 +108,27 @@ def test_certificates_are_compared_with_the_same_passes() -> None:
             seen.clear()
             work()
             assert sum(seen) == 4 * 512
+
+
+def test_scores_of_change_are_compared_with_the_same_images() -> None:
+    seen: list[int] = []
+    model = oracles.softplus_net().eval()
+    model.register_forward_hook(lambda net, args, out: seen.append(len(args[0])))
+    cases = [*sensitivity_cases(model, oracles.images(3), oracles.labels(3))]
+    assert [case.name.partition(",")[0] for case in cases] == [
+        *("max_sensitivity", "local_lipschitz", "relative_input_stability", "continuity")
+    ]
+    for case in cases:
+        count = int(case.bare[0].split()[0])
+        forward = 2 if case.name.startswith("relative") else 1  # for the prediction
+        for work, rows in ((case.ours, forward), (case.bare[1], 1)):
+            seen.clear()
+            work()
+            assert sum(seen) == 3 * count * rows
+        if case.theirs is not None:
+            seen.clear()
+            case.theirs[1]()
+            assert sum(seen) >= 3 * count
 
 
 def test_multiplications_of_a_linear_layer_are_counted() -> None:

@@ -15,25 +15,13 @@ SOLUTION = {"solution", "check"}
 COLUMNS = 79
 VISIBLE_CELL, FOLDED_CELL = range(3, 13), 40
 VISIBLE, FOLDED = 120, 250
-#: The limits of the first edition, which counted all code that is no solution.
-CODE_LINES, CELL_LINES = 150, 25
-
-
-def code_lines(notebook: NotebookNode, stem: str) -> list[str]:
-    """At most 150 lines of code, not counting blank ones and solutions; at most 25 in a cell."""
-    told = [
-        f"{name_of(cell)} has {len(cell.source.splitlines())} lines, more than {CELL_LINES}"
-        for cell in code_cells(notebook)
-        if len(cell.source.splitlines()) > CELL_LINES
-    ]
-    counted = [cell for cell in code_cells(notebook) if not SOLUTION & set(tags(cell))]
-    return told + _too_many(counted, CODE_LINES, "code")
 
 
 def amount_of_code(notebook: NotebookNode, stem: str) -> list[str]:
     """At most 120 visible lines and 250 folded ones; 3 to 12 in a visible cell, 40 in any other.
 
-    Blank lines do not count, and neither do solutions and cells that only show the package's code.
+    Blank lines do not count, and neither do solutions, cells that only show the package's code and
+    calls that enter a claim into the ledger.
     """
     told = []
     for cell in code_cells(notebook):
@@ -131,7 +119,12 @@ def _visible(cell: NotebookNode) -> bool:
 
 
 def _lines(cell: NotebookNode) -> list[str]:
-    return [line for line in cell.source.splitlines() if line.strip()]
+    lines, left_out = cell.source.splitlines(), set()
+    for node in ast.parse(_python(cell.source)).body:
+        call = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "claim":
+            left_out |= set(range(node.lineno - 1, node.end_lineno or node.lineno))
+    return [line for k, line in enumerate(lines) if line.strip() and k not in left_out]
 
 
 def _too_many(cells: list[NotebookNode], limit: int, kind: str) -> list[str]:

@@ -5,7 +5,8 @@
 
 A notebook is run on a fresh kernel, in its own folder, with ATTRLIB_BUDGET set. It is written back
 only if every cell ran without an error and without writing to stderr (progress bars, warnings);
-else the file stays as it was and the exit code is 1. Its metadata then hold `attrlib`: `hash` and
+else the file stays as it was and the exit code is 1. What it entered into the ledger of claims goes
+to `results/claims/` if the budget was full. Its metadata then hold `attrlib`: `hash` and
 `parts` (see `tools.fingerprint`), `budget`, `date`, `device`, `seconds` and `versions`.
 """
 
@@ -25,7 +26,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbformat import NotebookNode, from_dict
 from tqdm import tqdm
 
-from tools import fingerprint
+from tools import claims, fingerprint
 from tools.chapters import KERNEL, ROOT, chapters, read, write
 
 CELL_METADATA = ("tags", "mystnb")
@@ -60,6 +61,8 @@ def _run(path: Path, *, budget: str, root: Path) -> bool:
         print(f"{path.stem}: not written, as {error}", file=sys.stderr)
         return False
     write(notebook, path)
+    if budget == "full":
+        claims.keep(notebook, path.stem, root=root)
     record = notebook.metadata.attrlib
     print(f"{path.stem}: {record.seconds:.1f} s on {record.device}")
     return True
@@ -152,7 +155,8 @@ def device_name() -> str:
         lines = info.read_text().splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         model = names[0] if names else model
-    return f"CPU ({model}), {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU ({model}), {threads} thread{'s' * (threads > 1)}"
 
 
 def versions(notebook: NotebookNode) -> dict[str, str]:

@@ -174,13 +174,13 @@ def _exercise_heading(block: Directive, plain: Plain) -> str:
 
 
 def _without_glue(source: str) -> str:
-    """Return code without the lines whose only purpose is to store values for the book's text."""
+    """Return code without the lines that only store values, for the book's text or its ledger."""
     lines = source.splitlines()
     tree = ast.parse("\n".join("" if line.startswith(("%", "!")) else line for line in lines))
     dropped: set[int] = set()
     for node in tree.body:
         call = node.value if isinstance(node, ast.Expr) else None
-        if isinstance(call, ast.Call) and ast.unparse(call.func) == "glue":
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in ("glue", "claim"):
             dropped |= set(range(node.lineno - 1, node.end_lineno or node.lineno))
     return "\n".join(line for number, line in enumerate(lines) if number not in dropped).strip()
 

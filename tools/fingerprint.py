@@ -191,7 +191,8 @@ def _named_files(tree: ast.Module, root: Path) -> set[str]:
 
     A name given to `load` or `results` itself must be a file. Any other text in the code that
     equals the name of one counts too (`for name in ("natural", "madry")`), as does an f-string
-    that fits names (`f"natural-s{seed}"`).
+    that fits names (`f"natural-s{seed}"`). A call of `ledger` names the list of claims and all tables
+    of what chapters entered.
     """
     found: set[str] = set()
     for function, (folder, ending) in NAMED_BY.items():
@@ -207,6 +208,9 @@ def _named_files(tree: ast.Module, root: Path) -> set[str]:
             if not fits and text in direct and "/" not in text and "*" not in text:
                 fits = [name]
             found |= {f"{folder}/{fit}.{ending}" for fit in fits}
+    if any(_is_call(node, "ledger") for node in ast.walk(tree)):
+        tables = (root / "results" / "claims").glob("*.csv")
+        found |= {"book/claims.toml", *(f"results/claims/{path.name}" for path in tables)}
     return found
 
 

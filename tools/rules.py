@@ -1,8 +1,7 @@
 """What every chapter must keep to, checked on the notebook as it lies on disk.
 
 `RULES` maps the name of a rule to a function that takes a notebook and its stem and returns what is
-wrong, one sentence each. `tests/book/test_notebooks.py` runs them over all chapters. Some bind only
-chapters that are not in `FIRST_EDITION`.
+wrong, one sentence each. `tests/book/test_notebooks.py` runs them over all chapters.
 """
 
 import ast
@@ -14,18 +13,13 @@ from nbformat import NotebookNode
 
 from tools import myst
 from tools.chapters import tags
-from tools.code_rules import amount_of_code, code_cells, code_lines, name_of, plain_code
+from tools.code_rules import amount_of_code, code_cells, name_of, plain_code
 from tools.exercise_rules import exercises, places, signatures
 from tools.exercises import GATES
 from tools.fingerprint import code_tree
 from tools.myst import Directive
 from tools.sphinx import quiz
 
-#: Chapters still in the form of the first edition. Take a name out when its chapter is rewritten;
-#: none comes in.
-FIRST_EDITION = {
-    "diverse-attributions",
-}
 FRONT = ["Objectives", "Prerequisites", "Time"]
 CHEAT_SHEET = [
     "What it is",
@@ -298,30 +292,12 @@ def folded_proofs(notebook: NotebookNode, stem: str) -> list[str]:
     ]
 
 
-Rule = Callable[[NotebookNode, str], list[str]]
-
-
-def bound(rule: Rule) -> Rule:
-    """Return a rule that is silent where it does not bind.
-
-    Those of `FIRST` bind chapters of the first edition only, those of `SECOND` the others only.
-    """
-
-    def told(notebook: NotebookNode, stem: str) -> list[str]:
-        free = SECOND if stem in FIRST_EDITION else FIRST
-        return [] if rule in free else rule(notebook, stem)
-
-    return told
-
-
-FIRST: tuple[Rule, ...] = (code_lines,)
-SECOND: tuple[Rule, ...] = (cheat_sheet, places, amount_of_code, plain_code)
-RULES = {
-    rule.__name__: bound(rule)
+RULES: dict[str, Callable[[NotebookNode, str], list[str]]] = {
+    rule.__name__: rule
     for rule in (
-        *(counts, size, outputs, figures, known_tags, skeleton, front, time, summary, exercises),
-        *(self_check, reading, words, claims, package_code, numbers, folded_proofs),
-        *(*FIRST, *SECOND),
+        *(counts, size, outputs, figures, known_tags, skeleton, front, cheat_sheet, time, summary),
+        *(exercises, places, self_check, reading, words, claims, package_code, numbers),
+        *(folded_proofs, amount_of_code, plain_code),
     )
 }
 

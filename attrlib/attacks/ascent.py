@@ -64,7 +64,7 @@ def ascend(
     check_climb(steps=steps, step_size=step_size)
     _check.floating(x=x)
     _check.finite(x=x)
-    _check.pixels(x=x)
+    _check.pixels(ball, x=x)
     _check.recording(x)
     if start is not None:
         _check.same_shape(start=start, x=x)

@@ -160,7 +160,7 @@ class AttributionAttack:
                 rows that cannot be attacked come back unchanged and are named in an `UnattackedWarning`.
         """
         _check.labelled(x, y)
-        _check.pixels(x=x)
+        _check.pixels(self.ball, x=x)
         _model.settled(model)
         x = x.detach()
         maps = maps_of(self.attribution, model, generator)

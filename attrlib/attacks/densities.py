@@ -65,7 +65,7 @@ class DensityAttack:
                 a gradient is not finite.
         """
         _check.labelled(x, y)
-        _check.pixels(x=x)
+        _check.pixels(self.ball, x=x)
         _check.recording(x)
         _model.settled(model)
         x = x.detach()

@@ -81,7 +81,7 @@ class MarginPGD:
                 a gradient is not finite.
         """
         _check.labelled(x, y)
-        _check.pixels(x=x)
+        _check.pixels(self.ball, x=x)
         _check.recording(x)
         _model.settled(model)
         x = x.detach()

@@ -12,6 +12,7 @@ from attrlib.benchmark.attack_strength import (
     strength,
     strength_settings,
 )
+from attrlib.benchmark.board import COLUMNS, Board, Column, Entry, Measured, Ranks, boards, ranks
 from attrlib.benchmark.certificate_soundness import (
     ADVERSARIES,
     RADIUS,
@@ -20,6 +21,7 @@ from attrlib.benchmark.certificate_soundness import (
     soundness_settings,
 )
 from attrlib.benchmark.densities import DensityRun, density, density_recipe, density_runs
+from attrlib.benchmark.harmless import benign
 from attrlib.benchmark.imagenet import (
     LENS_K,
     LensSetting,
@@ -28,6 +30,9 @@ from attrlib.benchmark.imagenet import (
     lens_settings,
 )
 from attrlib.benchmark.methods import Variant, frontier, variants
+from attrlib.benchmark.own import as_rows, check_row, load_row, own_row
+from attrlib.benchmark.sampled_changes import sampling
+from attrlib.benchmark.sentences import WORD_MAPS, sentences
 from attrlib.benchmark.trained import BUDGETS, calibration_error, recipes
 from attrlib.benchmark.transferred import transfer, transfer_targets
 
@@ -35,16 +40,27 @@ __all__ = [
     "ADVERSARIES",
     "ATTRIBUTIONS",
     "BUDGETS",
+    "COLUMNS",
     "LENS_K",
     "OBJECTIVES",
     "RADIUS",
+    "WORD_MAPS",
+    "Board",
+    "Column",
     "DensityRun",
+    "Entry",
     "K",
     "LensSetting",
+    "Measured",
+    "Ranks",
     "Setting",
     "SoundnessSetting",
     "Variant",
+    "as_rows",
+    "benign",
+    "boards",
     "calibration_error",
+    "check_row",
     "density",
     "density_recipe",
     "density_runs",
@@ -52,8 +68,13 @@ __all__ = [
     "imagenet_accuracy",
     "imagenet_lens",
     "lens_settings",
+    "load_row",
+    "own_row",
     "provenance",
+    "ranks",
     "recipes",
+    "sampling",
+    "sentences",
     "soundness",
     "soundness_settings",
     "strength",

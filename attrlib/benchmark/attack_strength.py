@@ -44,7 +44,7 @@ OBJECTIVES: Mapping[str, Objective] = {
 FAMILIES = ("natural", "madry", "trades", "hessian", "ssr-medium", "cure", "weight-decay")
 """Networks on which the strength of the suite is measured."""
 
-_EFFORTS = {"quick": 60, "standard": 420, "strong": 1320}  # steps an image
+_EFFORTS = {"quick": 60, "standard": 400, "strong": 1200}  # steps an image
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from attrlib import _check, attributions, certificates, checkpoints, data, metrics
 from attrlib.attacks import LinfBall, standard
 from attrlib.benchmark import _table
+from attrlib.benchmark.adversaries import places, shared_and_alone, shares
 from attrlib.benchmark.attack_strength import K
 from attrlib.benchmark.cells import listed
 from attrlib.certificates import Bounded, Certificate
 from attrlib.maps import to_heatmap
 from attrlib.training.state import contents
-from attrlib.types import Attribution, Classifier, Inputs, Labels
+from attrlib.types import Classifier, Inputs, Labels
 
 RADIUS = 4.0
 """Of the noise, in pixel units."""
@@ -32,7 +33,6 @@ _TRAINED = ("interval", "interval-maps")  # for narrow boxes; measured where the
 _SAMPLES, _ALPHA = 2000, 0.001
 _ATTACKED = 16  # noisy copies in the maps that the suite attacks
 _SURE = 0.999  # a count of failures above this quantile of what alpha allows is no chance
-_BATCH = 250  # random points of a box at once
 _INTERVALS = (certificates.betting, certificates.bernstein, certificates.hoeffding)
 
 Rows = list[dict[str, str]]
@@ -143,15 +143,13 @@ def smoothed_cosine(
         Two rows.
     """
     g = certificates.normalized(attributions.gradient)
-    found = _certify(g, model, x, y, eps=eps, samples=samples)
-    z = _suite(g, eps=eps, goal="cosine")(model, x, y, generator=_seeded(1))
-    there = _certify(g, model, z, y, eps=eps, samples=samples, seed=2).mean
+    found, there = _attacked(g, model, x, y, eps=eps, samples=samples, goal="cosine")
     here, there = (mean.flatten(1) for mean in (found.mean, there))
     product = (here * there).sum(1)
     lengths = [_unbiased(mean, samples) for mean in (here, there)]
     ideal = product / (lengths[0] * lengths[1])
     shown = product / (here.norm(dim=1) * there.norm(dim=1))
-    random = _shared_and_alone(g, found.law.lost(eps, found.dim), adversaries)
+    random = shared_and_alone(g, found.law.lost(eps, found.dim), adversaries, generator=_seeded(5))
     none = torch.empty(0)
     return [
         _row("cosine of ideal maps", found.cosine(eps), ideal, alpha=_ALPHA, random=random),
@@ -184,17 +182,14 @@ def smoothed_topk(
         One row.
     """
     g = certificates.sparsified(attributions.gradient, k=k)
-    found = _certify(g, model, x, y, eps=eps, samples=samples)
+    found, there = _attacked(g, model, x, y, eps=eps, samples=samples, goal="top-k", k=k)
     lower, upper = found.entries(eps)
     certified = certificates.certified_topk_overlap(lower, upper, found.mean, k=k)
-    smooth = certificates.normalized(attributions.gradient)  # the sets themselves have no slope
-    z = _suite(smooth, eps=eps, goal="top-k", k=k)(model, x, y, generator=_seeded(1))
-    there = _certify(g, model, z, y, eps=eps, samples=samples, seed=2).mean
     score = functools.partial(metrics.topk_intersection, k=k)
     gaps = []
     noise = _seeded(3)
-    for i, count in _shares(adversaries, len(x)):
-        between = lower[i] + (upper[i] - lower[i]) * _places(count, lower[i], noise)
+    for i, count in shares(adversaries, len(x)):
+        between = lower[i] + (upper[i] - lower[i]) * places(count, lower[i], noise)
         gaps.append(score(found.mean[i].expand_as(between), between) - certified[i])
     attacked = score(found.mean, there)
     return [_row(f"top {k}", certified, attacked, alpha=_ALPHA, random=torch.cat(gaps))]
@@ -250,9 +245,9 @@ def intervals(
             least[name] = torch.fmin(least[name], value)
     gaps: dict[str, list[Tensor]] = {name: [] for name in promised}
     noise, ball = _seeded(2), LinfBall(eps=eps)
-    for i, count in _shares(adversaries, len(x)):
+    for i, count in shares(adversaries, len(x)):
         centre = x[i : i + 1].expand(count, *x.shape[1:])
-        z = ball.project(centre + eps * (2 * _places(count, x[i], noise) - 1), centre)
+        z = ball.project(centre + eps * (2 * places(count, x[i], noise) - 1), centre)
         for name, value in scores(i, maps(model, z, y[i].expand(count))).items():
             gaps[name].append(value - promised[name][i])
     return [
@@ -374,61 +369,33 @@ def _certify(
     )
 
 
-def _suite(g: Bounded, *, eps: float, **options: object) -> Callable[..., Tensor]:
-    averaged: Attribution = certificates.smoothed(g, radius=RADIUS, samples=_ATTACKED)
-    return standard(eps=eps, attribution=averaged, norm="l2", effort="quick", **options)  # type: ignore[arg-type]
+def _attacked(
+    g: Bounded,
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    samples: int,
+    **options: object,
+) -> tuple[Certificate, Tensor]:
+    """A certificate, and means of fresh maps at the points that a suite finds.
+
+    The suite attacks the mean of maps of length 1, whatever g is: sets of pixels have no slope.
+    """
+    smooth = certificates.smoothed(
+        certificates.normalized(attributions.gradient), radius=RADIUS, samples=_ATTACKED
+    )
+    suite = standard(eps=eps, attribution=smooth, norm="l2", effort="quick", **options)  # type: ignore[arg-type]
+    z = suite(model, x, y, generator=_seeded(1))
+    found = _certify(g, model, x, y, eps=eps, samples=samples)
+    return found, _certify(g, model, z, y, eps=eps, samples=samples, seed=2).mean
 
 
 def _unbiased(mean: Tensor, samples: int) -> Tensor:
     """Lengths of the ideal maps, from means (n, entries) of maps of length 1."""
     squared = (samples * mean.square().sum(1) - 1) / (samples - 1)
     return squared.clamp(min=0).sqrt()
-
-
-def _shared_and_alone(g: Bounded, lost: float, count: int) -> Tensor:
-    """How far random smoothed maps (count,) stay above the least cosine of their lengths.
-
-    A map at two points is a part that both balls of noise share and a part that each has alone, of any
-    directions and at most so long as its share of the noise; nothing else is known of a network.
-    """
-    noise, gaps = _seeded(5), []
-    for dim, part in zip(
-        (2, 3, 8), (count // 3, count // 3, count - 2 * (count // 3)), strict=True
-    ):
-        both, one, other = (
-            _within(part, dim, top * g.bound, noise) for top in (1 - lost, lost, lost)
-        )
-        here, there = both + one, both + other
-        norm = here.norm(dim=1).clamp(max=g.bound)
-        least = certificates.worst_cosine(norm, lost, bound=g.bound, nonnegative=g.nonnegative)
-        gaps.append(torch.cosine_similarity(here, there, dim=1) - least)
-    return torch.cat(gaps)
-
-
-def _within(count: int, dim: int, top: float, noise: torch.Generator) -> Tensor:
-    """Non-negative vectors, half of them as long as can be, many of them sparse."""
-    v = torch.randn(count, dim, generator=noise, dtype=torch.float64).abs()
-    v = v * (torch.rand(count, dim, generator=noise) < 0.6)
-    length = torch.rand(count, 1, generator=noise, dtype=torch.float64)
-    length = torch.where(torch.rand(count, 1, generator=noise) < 0.5, 1.0, length)
-    unit = torch.nn.functional.normalize(v, dim=1)
-    return top * length * unit
-
-
-def _shares(count: int, images: int) -> Iterator[tuple[int, int]]:
-    """An image and a number of adversaries at once, until all have had their share."""
-    for i in range(images):
-        left = count // images + (i < count % images)
-        while left > 0:
-            yield i, min(left, _BATCH)
-            left -= _BATCH
-
-
-def _places(count: int, like: Tensor, noise: torch.Generator) -> Tensor:
-    """Points of the unit cube in the shape of `like`, half of them corners."""
-    drawn = torch.rand(count, *like.shape, generator=noise, dtype=torch.float64)
-    drawn[::2] = drawn[::2].round()
-    return drawn.to(like)
 
 
 def _coin(

@@ -18,7 +18,7 @@ from attrlib import _check, attributions, data, energy, maps, metrics, training
 from attrlib.attacks import PGD, DensityAttack, L2Ball, LinfBall, MarginPGD, RandomSign, Square
 from attrlib.attributions import wrap
 from attrlib.benchmark import _table, cells
-from attrlib.models import SmallCNN
+from attrlib.checkpoints import Network
 from attrlib.recipes import RECIPES, Recipe, planted_blocks
 from attrlib.regularizers import AdversarialCrossEntropy, CrossEntropy, MarginalDensitySmoothing
 from attrlib.training import Loss
@@ -184,7 +184,7 @@ def _pgd(eps: float, *, steps: int) -> PGD:
     return PGD(ball=LinfBall(eps=eps), steps=steps, step_size=2.5 * eps / steps, random_start=True)
 
 
-def _trained(run: DensityRun, device: str | torch.device) -> SmallCNN:
+def _trained(run: DensityRun, device: str | torch.device) -> Network:
     """A network with weights and order of its seed, as `recipes.fit` would train it."""
     recipe = density_recipe(run)
     train = _images(run.images, "train")
@@ -214,7 +214,7 @@ def _images(name: str, split: data.Split) -> data.Images:
 
 
 def _measured(
-    net: SmallCNN, val: data.Images, device: str | torch.device
+    net: Network, val: data.Images, device: str | torch.device
 ) -> Iterator[dict[str, str]]:
     hits = training.evaluate(net, val, {"right": training.correct}, device=device)["right"]
     yield _row("none", "accuracy", hits)
@@ -262,7 +262,7 @@ MAPS: Mapping[str, Attribution] = {
 
 
 def _leakage(
-    net: SmallCNN, images: data.Blocks, device: str | torch.device
+    net: Network, images: data.Blocks, device: str | torch.device
 ) -> Iterator[dict[str, str]]:
     """Share of mass, and of as many top pixels as the garment has lit ones, in the null block."""
     x, y, null = (part.to(device) for part in (images.x, images.y, images.null))
@@ -275,7 +275,7 @@ def _leakage(
 
 
 def _attacked(
-    net: SmallCNN, images: data.Images, device: str | torch.device
+    net: Network, images: data.Images, device: str | torch.device
 ) -> Iterator[dict[str, str]]:
     x, y = images.x.to(device), images.y.to(device)
     margin = MarginPGD(ball=LinfBall(eps=EPS), steps=20, step_size=EPS / 8, restarts=2)
@@ -293,7 +293,7 @@ def _attacked(
 
 @torch.no_grad()
 def _unknown(
-    net: SmallCNN, images: data.Images, device: str | torch.device
+    net: Network, images: data.Images, device: str | torch.device
 ) -> Iterator[dict[str, str]]:
     """How well a score tells the images from grey crops of photographs, by its area under the ROC."""
     known, unknown = images.x.to(device), crops(known_size=images.x.shape[2:]).to(device)

@@ -265,7 +265,7 @@ def _rows(
 def _measured(
     key: dict[str, str],
     recipe: Recipe,
-    net: SmallCNN,
+    net: checkpoints.Network,
     val: data.Images,
     lists: tuple[data.Images, data.Images],
     device: str | torch.device,

@@ -12,7 +12,6 @@ from attrlib import _check, _files, checkpoints, data, metrics, training
 from attrlib.attacks import PGD, SUITE, LinfBall
 from attrlib.attacks.suite import GOALS
 from attrlib.benchmark import _table, cells
-from attrlib.models import SmallCNN
 from attrlib.recipes import RECIPES, Recipe
 from attrlib.regularizers import loss_hessian_eigenvalue
 from attrlib.training.state import contents
@@ -23,7 +22,7 @@ PER_CLASS, POOL = 10, 50
 _PGD = PGD(ball=LinfBall(eps=0.1), steps=20, step_size=2.5 * 0.1 / 20, random_start=True)
 _DRAWS = 1000
 
-_Nets = Mapping[int, SmallCNN]
+_Nets = Mapping[int, checkpoints.Network]
 
 
 def recipes(
@@ -183,7 +182,9 @@ def _rows(
         yield from _summaries(key, columns)
 
 
-def _model(net: SmallCNN, test: data.Images, device: str | torch.device) -> cells.Columns:
+def _model(
+    net: checkpoints.Network, test: data.Images, device: str | torch.device
+) -> cells.Columns:
     """Values of each test image that need no second map."""
 
     def attacked(model: Classifier, x: Tensor, y: Tensor) -> Tensor:

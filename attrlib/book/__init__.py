@@ -2,7 +2,10 @@
 
 - `budget` picks a small or a full amount of work,
 - `glue` hands a number to the text,
+- `claim` enters what was measured about a published claim into the ledger,
 - `results` reads a table the benchmark wrote,
+- `ledger` reads what all chapters entered, `claims` the list, `verdict` judges;
+  `difference` is an effect made of two rows,
 - `board` turns the table of recipes: a row for each network,
 - `source` shows the code of an object of this package,
 - `slider` makes a figure with a slider that needs no kernel,
@@ -11,6 +14,7 @@
 
 from attrlib.book._board import board
 from attrlib.book._budget import budget
+from attrlib.book._claims import claim, claims, difference, ledger, verdict
 from attrlib.book._exercises import WrongAnswer, check, exercises
 from attrlib.book._glue import glue
 from attrlib.book._results import PROVENANCE, results
@@ -24,9 +28,14 @@ __all__ = [
     "board",
     "budget",
     "check",
+    "claim",
+    "claims",
+    "difference",
     "exercises",
     "glue",
+    "ledger",
     "results",
     "slider",
     "source",
+    "verdict",
 ]

@@ -10,7 +10,9 @@ nothing about the prediction or about whether the map is faithful.
 
 *Without noise*: `gradient_bounds` and its kin bound the map of the network itself, entry by entry, over
 an l-infinity box, and `certified_topk` and the scores `…_in_box` say what that leaves of an explanation.
-These hold without any probability, for networks of the layers that are named there.
+These hold without any probability, for networks of the layers that are named there. `synonym_box` is
+such a box for a sentence whose words may be replaced, `certified_words` and `certified_label` say what
+holds for all of them.
 """
 
 from attrlib.certificates.bounded import Bounded, clipped, normalized, sparsified
@@ -38,6 +40,7 @@ from attrlib.certificates.geometry import (
     worst_cosine,
 )
 from attrlib.certificates.interval import (
+    Columns,
     gradient_bounds,
     input_x_gradient_bounds,
     integrated_gradients_bounds,
@@ -52,10 +55,12 @@ from attrlib.certificates.topk import (
     certified_topk_overlap,
 )
 from attrlib.certificates.volume import Gaussian, UniformBall, distance_at, lost_volume
+from attrlib.certificates.words import certified_label, certified_words, synonym_box
 
 __all__ = [
     "Bounded",
     "Certificate",
+    "Columns",
     "FirstOrder",
     "Gaussian",
     "Pixels",
@@ -66,10 +71,12 @@ __all__ = [
     "betting",
     "certified_cosine",
     "certified_kendall",
+    "certified_label",
     "certified_pixels",
     "certified_radius",
     "certified_topk",
     "certified_topk_overlap",
+    "certified_words",
     "certify",
     "clipped",
     "cosine_in_box",
@@ -92,6 +99,7 @@ __all__ = [
     "soft_stability",
     "sparsified",
     "stability_samples",
+    "synonym_box",
     "vector_error",
     "worst_cosine",
 ]

@@ -17,11 +17,38 @@ def _layer(func: Any, box: Any, weight: Any, bias: Any = None, *rest: Any, **opt
     tape: Tape = box.tape
     weight, bias = tape.constant(weight), tape.constant(bias)
     size = None if bias is None else tape.rounding * (weight[0].numel() + 8) * bias.abs()
-    return tape.linear(
+    result = tape.linear(
         (box,),
         lambda c: func(c, weight, bias, *rest, **options),
         lambda r: func(r, weight.abs(), size, *rest, **options),
     )
+    if box.choices and func in _CONVOLUTIONS:
+        _tighten(result, func, box, weight, bias, *rest, **options)
+    return result
+
+
+def _tighten(
+    result: Box, func: Any, box: Box, weight: Tensor, bias: Any, *rest: Any, **options: Any
+) -> None:
+    """Bounds of a convolution whose columns are chosen: each column of the kernel sees one of them.
+
+    So the least and the greatest value over the choices of that column are attained, and add up.
+    """
+    low = high = size = torch.zeros(())
+    for place in range(weight.shape[-1]):
+        kernel = torch.zeros_like(weight)
+        kernel[..., place] = weight[..., place]
+        values = torch.stack([func(c, kernel, None, *rest, **options) for c in box.choices])
+        low, high = low + values.amin(0), high + values.amax(0)
+        largest = torch.stack(box.choices).abs().amax(0)
+        size = size + func(largest, kernel.abs(), None, *rest, **options)
+    if bias is not None:
+        shift = bias.view(-1, *[1] * (result.ndim - 2))
+        low, high, size = low + shift, high + shift, size + shift.abs()
+    margin = box.tape.rounding * (box.centre[0].numel() + 8) * size
+    ends = result.ends()
+    low, high = torch.maximum(ends[0], low - margin), torch.minimum(ends[1], high + margin)
+    result.centre, result.radius = (low + high) / 2, (high - low) / 2
 
 
 def _product(func: Any, box: Any, weight: Any) -> Box:
@@ -70,7 +97,11 @@ def _times(func: Any, a: Any, b: Any) -> Box:
     """A product with a constant."""
     box, factor = (a, b) if isinstance(a, Box) else (b, a)
     _alone(func, box, factor)
-    return _affine(box, box.tape.constant(factor))
+    factor = box.tape.constant(factor)
+    result = _affine(box, factor)
+    if result.shape == box.shape:
+        result.choices = tuple(choice * factor for choice in box.choices)
+    return result
 
 
 def _over(func: Any, a: Any, b: Any) -> Box:
@@ -124,6 +155,30 @@ def _shape(func: Any, box: Any, *rest: Any, **options: Any) -> Box:
     return result
 
 
+def _part(func: Any, box: Any, index: Any) -> Box:
+    """Slices of each sample, in the same memory."""
+    steps = index if isinstance(index, tuple) else (index,)
+    if not all(step is None or step is Ellipsis or isinstance(step, int | slice) for step in steps):
+        raise NoBoundsError(f"{name_of(func)} with what is no slice")
+    whole = steps[0] is Ellipsis and len(steps) <= box.ndim
+    if not (whole or (isinstance(steps[0], slice) and steps[0] == slice(None))):
+        raise NoBoundsError(f"{name_of(func)} of some of the samples")
+    result = _shape(func, box, index)
+    if not any(step is None or isinstance(step, int) for step in steps):
+        result.choices = tuple(choice[index] for choice in box.choices)
+    return result
+
+
+def _comparison(func: Any, box: Any, value: Any) -> Tensor:
+    """A comparison with a number that has one outcome in all of the box, such as that of a mask."""
+    _alone(func, box, value)
+    low, high = (func(end, box.tape.constant(value)) for end in box.ends())
+    if not torch.equal(low, high):
+        raise NoBoundsError(f"{name_of(func)} with more than one outcome")
+    outcome: Tensor = low
+    return outcome
+
+
 def _pad(func: Any, box: Any, pad: Any, mode: str = "constant", value: float | None = None) -> Box:
     """Padding with zeros, or with what is there."""
     if value:
@@ -133,11 +188,15 @@ def _pad(func: Any, box: Any, pad: Any, mode: str = "constant", value: float | N
 
 def _same(func: Any, box: Any, *rest: Any, **options: Any) -> Box:
     """A copy."""
-    return Box(box.centre, box.radius, box.tape, box.step)
+    result = Box(box.centre, box.radius, box.tape, box.step)
+    result.choices = box.choices
+    return result
 
 
-def _converted(func: Any, box: Any, *rest: Any, **options: Any) -> Box:
+def _converted(func: Any, box: Any, *rest: Any, **options: Any) -> Box | Tensor:
     """A conversion to the type that is there already."""
+    if not isinstance(box, Box):  # a constant, to the type that a box shows
+        return _like(func, box, *rest, **options)
     like = func(torch.empty(0, dtype=box.dtype, device=box.device), *rest, **options)
     if (like.dtype, like.device) != (box.dtype, box.device):
         raise NoBoundsError(f"{name_of(func)} from {box.dtype} to {like.dtype}")
@@ -145,6 +204,12 @@ def _converted(func: Any, box: Any, *rest: Any, **options: Any) -> Box:
     result = _same(func, box)
     result.viewed = True
     return result
+
+
+def _like(func: Any, value: Tensor, *rest: Any, **options: Any) -> Tensor:
+    """A constant in the type that a box shows."""
+    shown = [part for part in (*rest, *options.values()) if isinstance(part, Box)]
+    return value.to(shown[0].dtype)
 
 
 def _dropout(func: Any, box: Any, p: float = 0.5, training: bool = True) -> Box:
@@ -202,9 +267,10 @@ def _functions(*names: str) -> tuple[Callable[..., Any], ...]:
     return tuple(function for function in found if callable(function))
 
 
+_CONVOLUTIONS = _functions("conv1d", "conv2d", "conv3d")
 _POOLS = ("", "adaptive_")
 RULES: dict[Any, Rule] = {
-    **dict.fromkeys(_functions("linear", "conv1d", "conv2d", "conv3d"), _layer),
+    **dict.fromkeys((*_functions("linear"), *_CONVOLUTIONS), _layer),
     **dict.fromkeys(_functions("matmul", "mm", "__matmul__"), _product),
     **dict.fromkeys(_functions("batch_norm"), _batch_norm),
     **dict.fromkeys(_functions("add", "add_"), _sum),
@@ -222,6 +288,13 @@ RULES: dict[Any, Rule] = {
         _shape,
     ),
     **dict.fromkeys(_functions("transpose", "contiguous"), _shape),
+    **dict.fromkeys(_functions("__getitem__"), _part),
+    **dict.fromkeys(
+        _functions(
+            *(f"{sign}{name}{sign}" for name in ("gt", "ge", "lt", "le") for sign in ("", "__"))
+        ),
+        _comparison,
+    ),
     **dict.fromkeys(_functions("pad"), _pad),
     **dict.fromkeys(_functions("clone"), _same),
     **dict.fromkeys(_functions("to", "float", "double"), _converted),

@@ -19,8 +19,9 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 Pull: TypeAlias = Callable[[Pair], tuple[Pair, ...]]
 """From the bounds of the slopes at what a step gives to those at each of what it takes."""
 
-Rule: TypeAlias = Callable[..., "Box"]
-"""What a function of PyTorch does to boxes; it gets the function and its arguments."""
+Rule: TypeAlias = Callable[..., Tensor]
+"""What a function of PyTorch does to boxes; it gets the function and its arguments, and gives a box, or
+a constant where all of a box has one result."""
 
 
 class NoBoundsError(ValueError):
@@ -39,6 +40,7 @@ class Box(Tensor):
     tape: "Tape"
     step: int  # the step of the tape that gave it
     viewed: bool  # another box stands for the same memory
+    choices: tuple[Tensor, ...]  # each column is that of one of these; empty where nothing is known
 
     @staticmethod
     def __new__(cls: type["Box"], centre: Tensor, radius: Tensor, tape: "Tape", step: int) -> "Box":
@@ -46,6 +48,7 @@ class Box(Tensor):
             cls, centre.shape, dtype=tape.shown, device=centre.device
         )
         box.centre, box.radius, box.tape, box.step, box.viewed = centre, radius, tape, step, False
+        box.choices = ()
         return box
 
     @classmethod
@@ -160,12 +163,14 @@ class Tape:
 
         return self.box((low + high) / 2, (high - low) / 2, (parent.step,), pull)
 
-    def start(self, low: Tensor, high: Tensor) -> Box:
-        """The box of inputs."""
+    def start(self, low: Tensor, high: Tensor, choices: tuple[Tensor, ...] = ()) -> Box:
+        """The box of inputs; with choices, each of its columns is that of one of them."""
         centre, radius = ((low + high) / 2).contiguous(), ((high - low) / 2).contiguous()
         if self.learn:
             centre, radius = _leaf(centre), _leaf(radius)
-        return self.box(centre, radius, (), lambda _: ())
+        box = self.box(centre, radius, (), lambda _: ())
+        box.choices = choices
+        return box
 
     def back(self, output: Box, slope: Tensor) -> Pair:
         """The bounds of the gradient in the input, from the slopes of the output."""
@@ -234,13 +239,14 @@ def _flat(parts: Any) -> Any:
             yield part
 
 
-def _overwritten(target: Any, result: Box, func: Any) -> Box:
+def _overwritten(target: Any, result: Tensor, func: Any) -> Box:
     """What stands in the place of the first argument from now on."""
-    if not isinstance(target, Box) or target.shape != result.shape:
+    if not (isinstance(target, Box) and isinstance(result, Box)) or target.shape != result.shape:
         raise NoBoundsError(f"{name_of(func)} in place on what has no bounds")
     if target.viewed:
         raise NoBoundsError(f"{name_of(func)} in place on a view")
     target.centre, target.radius, target.step = result.centre, result.radius, result.step
+    target.choices = result.choices
     return target
 
 

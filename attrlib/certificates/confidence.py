@@ -143,21 +143,27 @@ def betting(
     rare, seen = math.log(1 / alpha), 0
     means: Tensor | None = None
     for part in values:
-        scaled = (_inside(part, low, high) - low) / (high - low)
+        w = (_inside(part, low, high) - low) / (high - low)
         if means is None:
-            means = torch.arange(BETS, dtype=torch.float64, device=scaled.device) / BETS
+            means = torch.arange(BETS, dtype=torch.float64, device=w.device) / BETS
             largest = _LARGEST_BET / means  # infinite at 0, where no bet can lose
             one = means.new_ones(1)
-            capital = scaled.new_zeros(scaled.shape[1], BETS)
-            total, squares = scaled.new_full((scaled.shape[1],), 0.5), scaled.new_full((1,), 0.25)
-        for w in torch.split(scaled, max(1, _TOGETHER // scaled.shape[1])):
-            times = torch.arange(seen + 1, seen + len(w) + 1, device=w.device)[:, None]
-            sums = total + w.cumsum(0)
-            spread = squares + ((w - sums / (times + 1)) ** 2).cumsum(0)
-            before = torch.cat([squares.expand(1, w.shape[1]), spread[:-1]]) / times
-            bets = torch.sqrt(2 * rare / (samples * before))[..., None].minimum(largest)
-            capital += torch.addcmul(one, bets, w[..., None] - means).prod(0).log()
-            total, squares, seen = sums[-1], spread[-1], seen + len(w)
+            capital = w.new_zeros(w.shape[1], BETS)
+            together = max(1, _TOGETHER // w.shape[1])
+            room = w.new_empty(together, w.shape[1], BETS)
+            total, squares = w.new_full((w.shape[1],), 0.5), w.new_full((1,), 0.25)
+        times = torch.arange(seen + 1, seen + len(w) + 1, device=w.device)[:, None]
+        sums = total + w.cumsum(0)
+        spread = squares + ((w - sums / (times + 1)) ** 2).cumsum(0)
+        before = torch.cat([squares.expand(1, w.shape[1]), spread[:-1]]) / times
+        bets = torch.sqrt(2 * rare / (samples * before))
+        total, squares, seen = sums[-1], spread[-1], seen + len(w)
+        blocks = (torch.split(values, together) for values in (w, bets))
+        for draws, most in zip(*blocks, strict=True):
+            factors = room[: len(draws)]  # one array for all: new ones cost more than the sums
+            torch.minimum(most[..., None], largest, out=factors)
+            torch.addcmul(one, factors, draws[..., None] - means, out=factors)
+            capital += factors.prod(0).log()
     _check_seen(seen, samples)
     assert means is not None
     beaten = (capital >= rare).cumprod(1).sum(1)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from attrlib import _check, attacks
-from attrlib.commands import choice, network, pictures, report, rows
+from attrlib import _check
+from attrlib.commands import choice, network, outcome, pictures, rows
 from attrlib.training import eval_mode
-from attrlib.types import Attack, Attribution, Classifier
+from attrlib.types import Attack, Attribution
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
     """
     pictures.check(options)
     _check.positive(amplify=options.amplify)
-    store = rows.Store(options.out, "attack", report.COLUMNS)
+    store = rows.Store(options.out, "attack", outcome.COLUMNS)
     with store.claimed():
         names, images = pictures.load(options)
         model = network.load(options).to(device)
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
                 unit="map",
                 make=work,
             )
-    report.summarize(table, store)
+    outcome.summarize(table, store)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class _Work:
     ) -> tuple[list[rows.Row], list[rows.Figure]]:
         """A row for each image of a batch, and what draws image, perturbed image and both maps."""
         names, images = part.names, part.images
-        attack = self.attack(_counted(self.attribution, bar))
+        attack = self.attack(choice.counted(self.attribution, bar.update))
         noise = torch.Generator().manual_seed(self.options.seed + 1000003 * part.number)
         x, label = images.x.to(self.device), images.y.to(self.device)
         prediction = network.predict(self.model, x)
@@ -107,10 +107,10 @@ class _Work:
             warnings.simplefilter("always")
             z = attack(self.model, x, y, generator=noise)
         seconds = (time.perf_counter() - before) / len(names)
-        for text in dict.fromkeys(_said(warning.message, names) for warning in caught):
+        for text in dict.fromkeys(outcome.said(warning.message, names) for warning in caught):
             tqdm.write(f"attrlib attack: {text}", file=sys.stderr)
         maps = [self.maps(q, y) for q in (x, z)]
-        scores = report.scores(*maps, k=self.k)
+        scores = outcome.scores(*maps, k=self.k)
         kept = network.predict(self.model, z) == prediction
         made, figures = [], []
         for j, name in enumerate(names):
@@ -124,7 +124,7 @@ class _Work:
                 **{score: f"{float(values[j]):.6f}" for score, values in scores.items()},
                 "eps": self.options.eps,
                 "largest_change": f"{float((z[j] - x[j]).abs().max()):.9g}",
-                "note": "" if changed else _why(maps[0][j]),
+                "note": "" if changed else outcome.why(maps[0][j]),
                 "seconds": f"{seconds:.3f}",
             }
             made.append({key: str(value) for key, value in row.items()})
@@ -132,32 +132,4 @@ class _Work:
         return made, figures
 
     def _figure(self, x: Tensor, z: Tensor, maps: Sequence[Tensor], row: rows.Row) -> rows.Figure:
-        return lambda path: report.draw(path, x, z, maps, row, amplify=self.options.amplify)
-
-
-def _said(warning: Warning | str, names: Sequence[str]) -> str:
-    """A warning on one line, with the images that it is about."""
-    if isinstance(warning, attacks.UnattackedWarning):
-        named = [names[row] for row in warning.rows]
-        more = f" and {len(named) - 8} more" if len(named) > 8 else ""
-        return f"{', '.join(named[:8])}{more}: left unchanged: {warning.reason}"
-    return f"{names[0]} to {names[-1]}: {' '.join(str(warning).split())}"
-
-
-def _why(a: Tensor) -> str:
-    """Why an image came back unchanged, as far as its own map says."""
-    if not bool(a.isfinite().all()):
-        return "its map is not finite"
-    return "no better point found" if bool(a.any()) else "its map is zero everywhere"
-
-
-def _counted(attribution: Attribution, bar: "tqdm[Any]") -> Attribution:
-    """The same attribution; each call moves the bar."""
-
-    def counted(
-        model: Classifier, x: Tensor, y: Tensor, /, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        bar.update()
-        return attribution(model, x, y, generator=generator)
-
-    return counted
+        return lambda path: outcome.draw(path, x, z, maps, row, amplify=self.options.amplify)

@@ -8,6 +8,7 @@ import torch
 
 from attrlib import _files, benchmark, checkpoints, data, models
 from attrlib.benchmark import _table
+from attrlib.commands import row
 from attrlib.training.state import contents
 
 
@@ -20,7 +21,9 @@ def add_options(
         parser: Where to declare them.
         machine: Declares where to compute.
     """
-    studies = parser.add_subparsers(dest="study", required=True)
+    row.add_options(parser)
+    machine(parser)
+    studies = parser.add_subparsers(dest="study", metavar="STUDY")
     strength = studies.add_parser(
         "strength", help="how far attacks on attributions go, by their effort (hours on one core)"
     )
@@ -70,14 +73,36 @@ def add_options(
     transfer = studies.add_parser(
         "transfer", help="attacks on one explanation, scored on the others (15 minutes on one core)"
     )
+    sentences = studies.add_parser(
+        "sentences", help="networks for sentences: maps under synonyms, by each metric (20 minutes)"
+    )
+    sentences.add_argument("--count", type=int, default=100, help="sentences (default: 100)")
+    sentences.add_argument(
+        "--nets",
+        type=Path,
+        default=Path("runs/sentences"),
+        help="folder of the networks, which are trained where missing (default: runs/sentences)",
+    )
+    sampling = studies.add_parser(
+        "sampling", help="scores that sample, beside an attack of the same radius (minutes)"
+    )
+    benign = studies.add_parser(
+        "benign",
+        help="maps of all shipped checkpoints under more light, JPEG and a shift, and with random "
+        "weights (minutes)",
+    )
+    benign.add_argument("--only", nargs="+", metavar="RECIPE", help="these recipes (default: all)")
     tables = {
         "attack-strength": strength,
+        "benign": benign,
         "density": density,
         "imagenet-accuracy": imagenet,
         "imagenet-lens": lens,
         "frontier": frontier,
         "recipes": recipes,
+        "sampling": sampling,
         "transfer": transfer,
+        "sentences": sentences,
         "soundness": soundness,
     }
     for table, study in tables.items():
@@ -87,7 +112,7 @@ def add_options(
 
 
 def run(options: argparse.Namespace, *, device: torch.device) -> None:
-    """Run a study; a second call goes on where the first one stopped.
+    """Run a study, or measure a network of the caller's own; a second call goes on after the first one.
 
     Args:
         options: As `add_options` declares them.
@@ -99,6 +124,9 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
         FileNotFoundError: If images are missing.
         OSError: If the table cannot be written; this is tried first.
     """
+    if options.study is None or options.model or options.checkpoint:
+        row.run(options, device=device)
+        return
     with _files.claimed(options.out), _table.made_of(options.out, **_contents(options)):
         if options.study == "strength":
             benchmark.strength(options.out, images=options.images, device=device, progress=True)
@@ -110,12 +138,20 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
                 device=device,
                 progress=True,
             )
+        elif options.study == "benign":
+            benchmark.benign(options.out, only=options.only, device=device, progress=True)
         elif options.study == "soundness":
             benchmark.soundness(options.out, images=options.images, device=device, progress=True)
         elif options.study == "frontier":
             benchmark.frontier(options.out, only=options.only, device=device, progress=True)
         elif options.study == "density":
             benchmark.density(options.out, only=options.only, device=device, progress=True)
+        elif options.study == "sentences":
+            benchmark.sentences(
+                options.out, nets=options.nets, count=options.count, device=device, progress=True
+            )
+        elif options.study == "sampling":
+            benchmark.sampling(options.out, device=device, progress=True)
         elif options.study == "transfer":
             benchmark.transfer(options.out, device=device, progress=True)
         else:
@@ -135,7 +171,7 @@ def _contents(options: argparse.Namespace) -> dict[str, str]:
             f"{path.relative_to(options.image_folder)} {path.stat().st_size}" for path in paths
         ]
         return {"weights": contents(models.imagenet()), "images": _files.digest(*files)}
-    if options.study in ("recipes", "frontier", "density", "soundness", "transfer"):
+    if options.study != "strength":
         return {}  # each row names its checkpoints, or its setting, and its images
     images = data.fashion_mnist("val", full=True)
     weights = contents(checkpoints.load("natural").model)

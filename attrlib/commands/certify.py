@@ -1,14 +1,13 @@
 """`python -m attrlib certify`: what no small change of an image can do to its explanation, proved."""
 
 import argparse
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from attrlib.commands import drawing, network, pictures, proofs, rows
@@ -139,7 +138,7 @@ class _Work:
                 "explained": str(int(y[j])),
             }
             for i, eps in enumerate(self.method.budgets):
-                scores = {n: _down(v[j, i]) for n, v in found.scores.items()}
+                scores = {n: proofs.down(float(v[j, i])) for n, v in found.scores.items()}
                 made.append(
                     first
                     | dict.fromkeys(proofs.SCORES, "")
@@ -159,12 +158,6 @@ class _Work:
             drawing.save(found.figure(j), path, title=title)
 
         return draw
-
-
-def _down(bound: Tensor) -> str:
-    """Six digits, rounded down but for what float64 rounds: what is written is certified, too."""
-    value = float(bound)
-    return f"{value:.6f}" if math.isnan(value) else f"{math.floor(value * 1e6 + 1e-7) / 1e6:.6f}"
 
 
 def _summarize(table: list[rows.Row], options: argparse.Namespace, store: rows.Store) -> None:

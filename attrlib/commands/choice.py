@@ -13,7 +13,7 @@ from torch import Tensor
 from attrlib import _check, _files, _pictures, attacks, attributions, checkpoints, models
 from attrlib.attacks.suite import EFFORTS, Goal
 from attrlib.benchmark import Setting
-from attrlib.types import Attack, Attribution, Objective
+from attrlib.types import Attack, Attribution, Classifier, Objective
 
 _BOOK = Setting(study="")  # the effort that the strength study of the book found to be enough
 _SUITE_HAS = (
@@ -27,6 +27,43 @@ _SUITE_HAS = (
 
 def add_options(how: "argparse._ArgumentGroup") -> None:
     """Declare the options of an attack.
+
+    Args:
+        how: Where to declare them.
+    """
+    add_map_options(how)
+    how.add_argument(
+        "--objective",
+        choices=("top-k", "rank", "mass-center", "cosine", "target-map"),
+        default="top-k",
+        help="what the attack goes for (default: top-k)",
+    )
+    how.add_argument(
+        "--window", type=int, default=0, help="radius of the LENS window (default: 0); top-k, rank"
+    )
+    how.add_argument("--target", type=Path, help="picture that target-map draws into the map")
+    add_budget_options(how)
+    how.add_argument(
+        "--suite",
+        choices=EFFORTS,
+        help="the attacks of attrlib.attacks.standard with this effort, in place of one attack with the "
+        "settings below; for top-k (LENS recall with a window) or cosine",
+    )
+    how.add_argument("--steps", type=int, help=f"for each start (default: {_BOOK.steps})")
+    how.add_argument("--step-size", type=float, help="pixel units (default: eps / 10)")
+    how.add_argument("--restarts", type=int, help=f"number of starts (default: {_BOOK.restarts})")
+    how.add_argument(
+        "--beta",
+        type=float,
+        nargs="*",
+        help="sharpness of the softplus surrogates, in order; none attacks the model itself "
+        f"(default: {' '.join(f'{beta:g}' for beta in _BOOK.sharpness)})",
+    )
+    how.add_argument("--momentum", type=float, help="weight of the past, below 1 (default: 0)")
+
+
+def add_map_options(how: "argparse._ArgumentGroup") -> None:
+    """Declare the options of the maps.
 
     Args:
         how: Where to declare them.
@@ -50,20 +87,18 @@ def add_options(how: "argparse._ArgumentGroup") -> None:
         help="l2 radius of uni_grad, pixel units (default: 0.5)",
     )
     how.add_argument(
-        "--objective",
-        choices=("top-k", "rank", "mass-center", "cosine", "target-map"),
-        default="top-k",
-        help="what the attack goes for (default: top-k)",
-    )
-    how.add_argument(
         "--k",
         type=int,
         help="pixels in the top set (default: 100; 2 %% of a large image, 25 %% of a tiny one)",
     )
-    how.add_argument(
-        "--window", type=int, default=0, help="radius of the LENS window (default: 0); top-k, rank"
-    )
-    how.add_argument("--target", type=Path, help="picture that target-map draws into the map")
+
+
+def add_budget_options(how: "argparse._ArgumentGroup") -> None:
+    """Declare the options of the budget.
+
+    Args:
+        how: Where to declare them.
+    """
     how.add_argument(
         "--norm",
         choices=("linf", "l2"),
@@ -73,23 +108,6 @@ def add_options(how: "argparse._ArgumentGroup") -> None:
     how.add_argument(
         "--eps", type=float, default=8 / 255, help="budget, pixel units (default: 8/255)"
     )
-    how.add_argument(
-        "--suite",
-        choices=EFFORTS,
-        help="the attacks of attrlib.attacks.standard with this effort, in place of one attack with the "
-        "settings below; for top-k (LENS recall with a window) or cosine",
-    )
-    how.add_argument("--steps", type=int, help=f"for each start (default: {_BOOK.steps})")
-    how.add_argument("--step-size", type=float, help="pixel units (default: eps / 10)")
-    how.add_argument("--restarts", type=int, help=f"number of starts (default: {_BOOK.restarts})")
-    how.add_argument(
-        "--beta",
-        type=float,
-        nargs="*",
-        help="sharpness of the softplus surrogates, in order; none attacks the model itself "
-        f"(default: {' '.join(f'{beta:g}' for beta in _BOOK.sharpness)})",
-    )
-    how.add_argument("--momentum", type=float, help="weight of the past, below 1 (default: 0)")
 
 
 def top(options: argparse.Namespace, size: int) -> int:
@@ -170,9 +188,27 @@ def maps(attack: Attack) -> int:
         attack: One attack, or a suite.
     """
     if isinstance(attack, attacks.WorstOf):  # each map of the clean image, and of what is found
-        return 1 + sum(maps(part) + 1 for part in attack.attacks) + len(attack.attacks) - 1
+        exchanged = attack.crossing.tries if attack.crossing else 0
+        return sum(maps(part) + 2 for part in attack.attacks) + exchanged
     assert isinstance(attack, attacks.AttributionAttack)  # of which suites consist
     return 2 * (1 + attack.steps * attack.restarts)
+
+
+def counted(attribution: Attribution, tick: Callable[[], object]) -> Attribution:
+    """Return the same attribution; each call of it is told, for a progress bar.
+
+    Args:
+        attribution: Any.
+        tick: Called before each map.
+    """
+
+    def told(
+        model: Classifier, x: Tensor, y: Tensor, /, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        tick()
+        return attribution(model, x, y, generator=generator)
+
+    return told
 
 
 def _objective(options: argparse.Namespace, shape: Sequence[int], k: int) -> Objective:

@@ -13,11 +13,14 @@ from attrlib.commands import rows
 _COUNT = 8
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
     """Declare the options of images and model.
 
     Args:
         parser: Where to declare them.
+
+    Returns:
+        Where to declare more of them.
     """
     what = parser.add_argument_group("images and model")
     source = what.add_mutually_exclusive_group()
@@ -57,6 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="predicted",
         help="class whose logit is explained (default: predicted)",
     )
+    return what
 
 
 def add_run_options(

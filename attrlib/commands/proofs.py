@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -240,7 +241,7 @@ def method(options: argparse.Namespace, size: Sequence[int]) -> Method:
             "Expected --method interval without the settings of smoothing, got "
             + ", ".join(f"--{name}" for name in named)
         )
-    attribution, bounds = _maps(options)
+    attribution, bounds = maps(options.attribution, options.steps)
     budgets = sorted({*options.eps}) if options.eps else [0.1 if smooth else 2 / 255]
     found: Method
     if smooth:
@@ -255,18 +256,28 @@ def method(options: argparse.Namespace, size: Sequence[int]) -> Method:
     return found
 
 
+def down(bound: float) -> str:
+    """Six digits, rounded down but for what float64 rounds: what is written is certified, too."""
+    return f"{bound:.6f}" if math.isnan(bound) else f"{math.floor(bound * 1e6 + 1e-7) / 1e6:.6f}"
+
+
 def _shares(values: Tensor, k: int) -> Tensor:
     """Shares of k, whatever type they were rounded to."""
     return (values.double() * k).round() / k
 
 
-def _maps(options: argparse.Namespace) -> tuple[Attribution, Bounds]:
-    """The attribution, and what bounds its maps."""
-    if options.attribution == "integrated_gradients":
+def maps(attribution: str, steps: int) -> tuple[Attribution, Bounds]:
+    """Return an attribution, and what bounds its maps.
+
+    Args:
+        attribution: gradient, input_x_gradient or integrated_gradients.
+        steps: Points on the path of the last.
+    """
+    if attribution == "integrated_gradients":
         return (
-            functools.partial(attributions.integrated_gradients, steps=options.steps),
-            functools.partial(certificates.integrated_gradients_bounds, steps=options.steps),
+            functools.partial(attributions.integrated_gradients, steps=steps),
+            functools.partial(certificates.integrated_gradients_bounds, steps=steps),
         )
-    if options.attribution == "input_x_gradient":
+    if attribution == "input_x_gradient":
         return attributions.input_x_gradient, certificates.input_x_gradient_bounds
     return attributions.gradient, certificates.gradient_bounds

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from attrlib import _files, data
 
-_COMMANDS = ("attack", "certify")  # whose folders are kept apart
+_COMMANDS = ("attack", "certify", "report")  # whose folders are kept apart
 
 Row = dict[str, str]
 Figure = Callable[[Path], None]
@@ -60,11 +60,15 @@ class Store:
         out: The folder.
         command: Name of the command, and of its table.
         columns: Of the table.
+        folder: Below `out`, with a file for each image.
+        ending: Of these files.
     """
 
     out: Path
     command: str
     columns: Sequence[str]
+    folder: str = "figures"
+    ending: str = ".png"
 
     @property
     def table(self) -> Path:
@@ -73,8 +77,13 @@ class Store:
 
     @property
     def figures(self) -> Path:
-        """The folder of the figures."""
-        return self.out / "figures"
+        """The folder of the figures, or of what else there is for each image."""
+        return self.out / self.folder
+
+    def figure(self, number: int, name: str) -> Path:
+        """The file of one image."""
+        stem = _files.short(Path(name).stem, limit=120)
+        return self.figures / f"{number:04d}-{stem}{self.ending}"
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -125,7 +134,7 @@ class Store:
                 part = Part(number, places, [names[i] for i in places], images[list(places)])
                 labels = [class_name(part.images, y) for y in part.images.y.tolist()]
                 made_of = _files.digest(part.images.x, part.images.y, *part.names, *labels)
-                figures = [self.figures / _figure(i, names[i]) for i in places]
+                figures = [self.figure(i, names[i]) for i in places]
                 batch = done.get(str(number))
                 if not (batch and batch["digest"] == made_of and all(map(Path.exists, figures))):
                     if done.pop(str(number), None):  # its figures are written over
@@ -224,10 +233,6 @@ def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     with _files.whole(path) as partial:
         partial.write_bytes(content)
-
-
-def _figure(number: int, name: str) -> str:
-    return f"{number:04d}-{_files.short(Path(name).stem, limit=120)}.png"
 
 
 def _load(path: Path) -> dict[str, Any]:

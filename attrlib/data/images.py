@@ -1,6 +1,5 @@
-"""A labelled set of images, and its fingerprint."""
+"""A labelled set of images."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -44,21 +43,6 @@ class Images:
     def __getitem__(self, rows: Rows) -> "Images":
         """Return the chosen rows, in the order given."""
         return Images(self.x[rows], self.y[rows], self.classes)
-
-
-def fingerprint(images: Images) -> str:
-    """Return the first 16 hex digits of the SHA-256 of the labels and the 8-bit pixels.
-
-    Args:
-        images: Any set; a folder's files are decoded, 4,096 at a time.
-
-    Returns:
-        Digits that differ as soon as one label, pixel or the order differs.
-    """
-    digest = hashlib.sha256(images.y.numpy().tobytes())
-    for start in range(0, len(images), 4096):
-        digest.update((images[start : start + 4096].x * 255).round().byte().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def to_unit(pixels: np.ndarray) -> Tensor:

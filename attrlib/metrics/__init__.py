@@ -5,6 +5,7 @@ scores compare heatmaps (n, h, w). A score that is undefined for a sample, such 
 constant map, is NaN for that sample; reports count these and leave them out. `chance_level` says what a
 score gives for maps that have nothing to do with each other: a score means little without it.
 `identification` and its kin look at all images of a class together: does a map still belong to its image?
+Of sentences, `OnWords` leaves the padding out, and `word_lens_recall` has neighbours among words.
 `leakage` looks at one map, and asks how much of it lies where nothing can matter.
 """
 
@@ -28,9 +29,11 @@ from attrlib.metrics.identity import (
 from attrlib.metrics.places import center_shift, lens_precision, lens_recall, topk_intersection
 from attrlib.metrics.regions import leakage, topk_leakage
 from attrlib.metrics.summaries import auroc, group_means
+from attrlib.metrics.words import OnWords, valence_agreement, word_lens_recall, word_neighbours
 
 __all__ = [
     "Estimate",
+    "OnWords",
     "auroc",
     "center_shift",
     "chance_level",
@@ -56,4 +59,7 @@ __all__ = [
     "topk_intersection",
     "topk_leakage",
     "topk_mask",
+    "valence_agreement",
+    "word_lens_recall",
+    "word_neighbours",
 ]

@@ -5,6 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
 from attrlib.metrics.correlations import (
     cosine,
     kendall,
@@ -161,3 +163,16 @@ CARDS: tuple[MetricCard, ...] = (
     ),
 )
 """One card for each metric of `attrlib.metrics`."""
+
+
+def rounded(a: Tensor) -> Tensor:
+    """Return maps as a picture file keeps them: 256 levels up to the largest entry, the sign apart.
+
+    Args:
+        a: Maps (n, …), none of zeros.
+
+    Returns:
+        Maps in the shape of `a`.
+    """
+    step = a.abs().amax(tuple(range(1, a.ndim)), keepdim=True) / 255
+    return (a / step).round() * step

@@ -7,10 +7,12 @@ differently in train and eval mode, so explanations mean the same in both.
 from attrlib.models.networks import Normalize, SmallCNN, imagenet, randomize
 from attrlib.models.smooth import smoothed, with_softplus
 from attrlib.models.soft import softened
+from attrlib.models.text import TextCNN
 
 __all__ = [
     "Normalize",
     "SmallCNN",
+    "TextCNN",
     "imagenet",
     "randomize",
     "smoothed",

@@ -105,7 +105,7 @@ class LocalGradientAlignment:
                 is not a class of the model, the model mixes the samples, or `x` is not in [0, 1].
         """
         _check.labelled(x, y)
-        _check.pixels(x=x)
+        _check.pixels(self.ball, x=x)
         x = x.detach()
         near = self._near(x, z, generator)
         if self.detach:

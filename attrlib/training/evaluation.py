@@ -1,22 +1,25 @@
 """Scores of a model, image by image."""
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from attrlib import _check, _model
-from attrlib.data import Images
+from attrlib.data import Images, Texts
+from attrlib.training.batches import inputs
 from attrlib.training.modes import eval_mode
 from attrlib.types import Classifier, Inputs, Labels, PerSample
 
+Rows = TypeVar("Rows", Images, Texts)
 Score = Callable[[Classifier, Tensor, Tensor], Tensor]
 
 
 def evaluate(
     model: nn.Module,
-    data: Images,
+    data: Images | Texts,
     scores: Mapping[str, Score],
     *,
     batch_size: int = 256,
@@ -27,7 +30,7 @@ def evaluate(
 
     Args:
         model: The network; moved to `device`.
-        data: Images.
+        data: Images, or sentences for a network that embeds them.
         scores: Name to score, `(model, x, y) -> (n,)`, such as `correct`.
         batch_size: Images at a time, >= 1.
         device: Where to compute.
@@ -49,10 +52,9 @@ def evaluate(
     columns: dict[str, list[Tensor]] = {name: [] for name in scores}
     with eval_mode(model):
         for start in tqdm(range(0, len(data), batch_size), desc="evaluate", disable=not progress):
-            batch = data[start : start + batch_size]
-            x, y = batch.x.to(device), batch.y.to(device)
+            x, y = inputs(model, data[start : start + batch_size], device)
             for name, score in scores.items():
-                values = score(model, x.clone(), y)  # a model may work in place
+                values = score(model, x.detach().clone(), y)  # a model may work in place
                 if values.shape != y.shape:
                     raise ValueError(
                         f"Expected scores[{name!r}] to give shape {tuple(y.shape)}, "
@@ -83,14 +85,14 @@ def correct(model: Classifier, x: Inputs, y: Labels) -> PerSample:
     return (logits.argmax(1) == y).to(x.dtype)
 
 
-def only_correct(model: nn.Module, data: Images, *, device: str | torch.device = "cpu") -> Images:
+def only_correct(model: nn.Module, data: Rows, *, device: str | torch.device = "cpu") -> Rows:
     """Return the images that a model classifies correctly, in their order.
 
     Explanations are compared on these: a wrong prediction raises other questions.
 
     Args:
         model: The network; moved to `device`.
-        data: Images.
+        data: Images or sentences.
         device: Where to compute.
 
     Returns:

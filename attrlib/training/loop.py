@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from attrlib import _check, _files, _model, _random
 from attrlib.checkpoints import describe
-from attrlib.data import Images, fingerprint
+from attrlib.data import Images, Texts, fingerprint
 from attrlib.training import parallel, state
+from attrlib.training.batches import inputs
 from attrlib.training.loss import Loss
 from attrlib.training.modes import eval_mode, mode
 
@@ -81,7 +82,7 @@ class History:
 
 def train(
     model: nn.Module,
-    data: Images,
+    data: Images | Texts,
     loss: Loss,
     *,
     config: TrainConfig,
@@ -89,7 +90,7 @@ def train(
     device: str | torch.device = "cpu",
     devices: int = 1,
     nodes: int = 1,
-    validation: Images | None = None,
+    validation: Images | Texts | None = None,
     checkpoint: str | Path | None = None,
     save_every: float = 60.0,
     log: str | Path | None = None,
@@ -106,7 +107,7 @@ def train(
 
     Args:
         model: The network; moved to `device`.
-        data: Training images.
+        data: Training images, or sentences for a network that embeds them.
         loss: What is minimised, averaged over each batch.
         config: Settings of the optimizer.
         generator: Source of the data order and of all noise; on the CPU.
@@ -220,7 +221,7 @@ def train(
 
 def _step(
     model: nn.Module,
-    data: Images,
+    data: Images | Texts,
     rows: Tensor,
     loss: Loss,
     config: TrainConfig,
@@ -231,8 +232,7 @@ def _step(
 ) -> dict[str, Tensor]:
     """One step of the optimizer; returns the sum over the batch of the loss and of each term."""
     mine, counts = team.share(len(rows))
-    batch = data[rows[mine]]
-    x, y = batch.x.to(team.device), batch.y.to(team.device)
+    x, y = inputs(model, data[rows[mine]], team.device)
     whole = _random.part(mine, of=len(rows)) if team.size > 1 else nullcontext()
     with whole, _precision(config, team.device):
         total, values = loss(model, x, y, done=done, generator=generator)
@@ -265,13 +265,13 @@ def _exact(loss: Loss) -> Iterator[str]:
             yield name
 
 
-def _validate(model: nn.Module, data: Images, loss: Loss, device: torch.device) -> float:
+def _validate(model: nn.Module, data: Images | Texts, loss: Loss, device: torch.device) -> float:
     generator, total = torch.Generator().manual_seed(0), 0.0
     with eval_mode(model):
         for first in range(0, len(data), _SLICE):
-            batch = data[first : first + _SLICE]
-            x, y = batch.x.to(device, copy=True), batch.y.to(device)  # a model may work in place
-            values, _ = loss(model, x, y, generator=generator)
+            x, y = inputs(model, data[first : first + _SLICE], device)
+            # A copy, since a model may work in place.
+            values, _ = loss(model, x.detach().clone(), y, generator=generator)
             total += float(values.detach().sum())
     return total / len(data)
 

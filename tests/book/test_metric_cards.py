@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from attrlib import metrics
-from attrlib.metrics.cards import CARDS, SIZE, WINDOW, K, MetricCard
+from attrlib.metrics.cards import CARDS, SIZE, WINDOW, K, MetricCard, rounded
 from tests.book.building import ROOT
 
 sys.path.append(str(ROOT / "tools" / "sphinx"))
@@ -64,6 +64,18 @@ def test_equal_maps_are_best(measured: dict[str, Facts]) -> None:
         assert measured[card.title].best == pytest.approx(best)
         if math.isfinite(card.high):
             assert best == card.high
+
+
+def test_copies_that_look_the_same(measured: dict[str, Facts]) -> None:
+    for card in CARDS:
+        found = measured[card.title]
+        assert found.scaled == pytest.approx(found.best)
+    # Most values of maps whose few pixels stand out are below the first level: rounding ties them.
+    loses = {name for name, found in measured.items() if abs(found.rounded - found.best) > 0.05}
+    assert loses == {"kendall"}
+    a = rounded(torch.tensor([[[1.0, -0.5, 0.0019]], [[2.0, 0.004, 0.0039]]]))
+    levels = torch.tensor([[[255.0, -128, 0]], [[255, 1, 0]]])
+    torch.testing.assert_close(a, levels * torch.tensor([1.0, 2.0]).view(2, 1, 1) / 255)
 
 
 def test_chance_is_what_is_known(measured: dict[str, Facts]) -> None:
@@ -133,6 +145,8 @@ def test_a_card_says_all_that_is_known() -> None:
     card = next(card for card in CARDS if card.title == "lens_recall, diverse")
     found = Facts(
         best=1,
+        rounded=0.987,
+        scaled=1,
         chance=-0.001,
         moved=0.5,
         low_half=1,
@@ -151,6 +165,8 @@ def test_a_card_says_all_that_is_known() -> None:
     assert lines[-1] == ":::"
     told = dict(line.removeprefix("- **").split(".** ", 1) for line in lines[1:-1])
     assert told["By chance"] == "0.00"
+    assert told["Copy rounded to 256 levels"] == "0.99"
+    assert told["Copy seven times as large"] == "1.00"
     assert told["A constant map"] == "undefined"
     assert told["Range"] == "0 to 1; equal maps give 1"
     assert told["Unchanged by"] == "one; two"

@@ -1,12 +1,9 @@
 r"""The directives of the first page: `opening-picture` and `chapter-cards`.
 
-Both show the picture with which a chapter opens, as its notebook has stored it. The first shows some
-of its panels, with the body as caption; the second a card for each chapter of a part, with its
-question::
+Both show the picture with which a chapter opens, as its notebook has stored it. The first shows it with
+the body as caption; the second a card for each chapter of a part, with its question::
 
     ```{opening-picture} breaking-attributions
-    :panels: 4
-
     The caption.
     ```
 
@@ -23,12 +20,11 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 from docutils import nodes
-from docutils.parsers.rst import directives
 from PIL import Image
 from sphinx.util.docutils import SphinxDirective
 
@@ -36,8 +32,6 @@ from tools import myst
 from tools.chapters import chapter_numbers, chapters, read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nbformat import NotebookNode
     from sphinx.application import Sphinx
 
@@ -104,18 +98,12 @@ class _OfChapters(SphinxDirective):
 
 
 class OpeningPicture(_OfChapters):
-    """Show panels of the first picture of a chapter."""
-
-    option_spec: ClassVar[dict[str, Callable[[str], Any]] | None] = {
-        "panels": directives.positive_int
-    }
+    """Show the first picture of a chapter."""
 
     def run(self) -> list[nodes.Node]:
         """Return a figure."""
         picture, alt = opening(self._read(self.arguments[0]))
-        places = ends(picture)
-        end = places[min(self.options.get("panels", len(places)), len(places)) - 1]
-        image = nodes.image(uri=address(picture.crop((0, 0, end, picture.height))), alt=alt)
+        image = nodes.image(uri=address(picture), alt=alt)
         caption = nodes.caption()
         (paragraph,) = self.parse_text_to_nodes("\n".join(self.content))
         caption += paragraph.children

@@ -21,7 +21,7 @@ from sphinx.util.docutils import SphinxDirective
 from torch import Tensor
 from torch.nn import functional
 
-from attrlib.metrics.cards import CARDS, SIZE, WINDOW, K, MetricCard
+from attrlib.metrics.cards import CARDS, SIZE, WINDOW, K, MetricCard, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,6 +48,8 @@ class Facts:
 
     Attributes:
         best: Score of a map and itself.
+        rounded: Score of a map and its copy rounded to 256 levels, as in a picture file.
+        scaled: Score of a map and its copy seven times as large.
         chance: Score of unrelated maps.
         moved: Score of a map moved by one pixel.
         low_half: Score when the smaller half of the values, without sign, is put in random order.
@@ -60,6 +62,8 @@ class Facts:
     """
 
     best: float
+    rounded: float
+    scaled: float
     chance: float
     moved: float
     low_half: float
@@ -99,6 +103,8 @@ def facts(card: MetricCard) -> Facts:
     mirrored = [m.flip(2) for m in coarse]
     return Facts(
         best=_mean(metric(a, a)),
+        rounded=_mean(metric(a, rounded(a))),
+        scaled=_mean(metric(a, 7 * a)),
         chance=_mean(score),
         moved=_mean(metric(a, a.roll(1, 2))),
         low_half=_mean(metric(a, shuffled(a, slice(SIZE**2 // 2)))),
@@ -174,6 +180,8 @@ def text(card: MetricCard, measured: Facts) -> list[str]:
     rows = {
         "Compares": f"{card.takes}; {both}",
         "Range": f"{limits}; equal maps give {measured.best:.0f}",
+        "Copy rounded to 256 levels": _two(measured.rounded),
+        "Copy seven times as large": _two(measured.scaled),
         "By chance": _two(measured.chance),
         "Map moved by one pixel": _two(measured.moved),
         "Smaller half of the values shuffled": _two(measured.low_half),

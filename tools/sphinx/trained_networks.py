@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sphinx.util.docutils import SphinxDirective
 
 from attrlib import checkpoints
+from attrlib.models import TextCNN
 from attrlib.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def text(recipe: Recipe, trained: Sequence[Checkpoint]) -> list[str]:
         for share in loss["ramps"].values()
     ]
     starts = {c.recipe["start"] for c in trained if c.recipe.get("start")}
+    kind = "sentences" if isinstance(trained[0].model, TextCNN) else "images"
     minutes = sorted(c.recipe["seconds"] / 60 for c in trained)
     devices = {c.recipe["device"] for c in trained}
     rows = {
@@ -50,14 +52,14 @@ def text(recipe: Recipe, trained: Sequence[Checkpoint]) -> list[str]:
         "Attack": f"`{call(loss['attack'])}`" if loss.get("attack") else "",
         "Network": f"`{call(activation)}`, {weights:,} weights",
         "First weights": ", ".join(f"`{start}`" for start in sorted(starts)) or "random",
-        "Training": f"{config['epochs']} epochs of {made['data']['train'][0]:,} images, batches of "
+        "Training": f"{config['epochs']} epochs of {made['data']['train'][0]:,} {kind}, batches of "
         f"{config['batch_size']}, AdamW with a learning rate of at most {config['lr']:g} (one cycle) "
         f"and weight decay {config['weight_decay']:g}",
         "Files": ", ".join(
             f"`{c.recipe['name']}-s{c.recipe['seed']}` ({c.metrics['test_accuracy']:.2%})"
             for c in trained
         )
-        + ", with the accuracy on all test images",
+        + f", with the accuracy on all test {kind}",
         "Time": f"{max(1, math.floor(minutes[0]))} to {math.ceil(minutes[-1])} minutes a seed, on "
         f"{', '.join(sorted(devices))}, one thread, beside other work",
     }

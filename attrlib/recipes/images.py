@@ -1,21 +1,18 @@
-"""Every shipped checkpoint as a frozen value: the setting, and the function that turns it into a file."""
+"""The recipes of networks for images: one for each method of the book, each with its setting."""
 
 import functools
-import platform
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
-import numpy as np
 import torch
 from torch import nn
 
-from attrlib import __version__, _check, _files
+from attrlib import _check
 from attrlib.attacks import KLPGD, PGD, LinfBall
-from attrlib.checkpoints import Checkpoint, describe, load, round_to_half, save
-from attrlib.data import Blocks, Images, Split, block_fashion, fashion_mnist, fingerprint
+from attrlib.data import Blocks, Split, block_fashion
 from attrlib.models import SmallCNN
+from attrlib.recipes.recipe import CONFIG, Recipe
 from attrlib.regularizers import (
     AdversarialCrossEntropy,
     AttributionTriplet,
@@ -33,36 +30,11 @@ from attrlib.regularizers import (
     Trades,
     TripletAttack,
 )
-from attrlib.training import Loss, TrainConfig, correct, evaluate, train
-from attrlib.training.parallel import leads
+from attrlib.training import Loss, TrainConfig
 from attrlib.types import Term
 
-_CONFIG = TrainConfig(epochs=10, batch_size=64, lr=3e-3)
 _TUNING = TrainConfig(epochs=2, batch_size=64, lr=1e-3)
 _BOUNDED = TrainConfig(epochs=8, batch_size=128, lr=3e-3)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How to train one kind of model.
-
-    Attributes:
-        name: Name of the checkpoint.
-        loss: What is minimised.
-        source: Where the setting is from.
-        config: Settings of the optimizer.
-        model: Makes the network, given `size`, `channels`, `classes` and `generator`.
-        start: Recipe whose checkpoint of the same seed gives the first weights; None starts at random.
-        data: Gives the images, called as `fashion_mnist` is: with a split and, by keyword, `full`.
-    """
-
-    name: str
-    loss: Loss
-    source: str
-    config: TrainConfig = _CONFIG
-    model: Callable[..., SmallCNN] = field(default_factory=lambda: SmallCNN)
-    start: str | None = None
-    data: Callable[..., Images] = field(default_factory=lambda: fashion_mnist)
 
 
 def planted_blocks(split: Split = "train", *, full: bool = False) -> Blocks:
@@ -88,7 +60,7 @@ def planted_blocks(split: Split = "train", *, full: bool = False) -> Blocks:
 _BALL = LinfBall(eps=0.1)
 _PGD = PGD(ball=_BALL, steps=7, step_size=2.5 * 0.1 / 7, random_start=True)
 _SMOOTH = functools.partial(SmallCNN, activation=functools.partial(nn.Softplus, beta=10))
-_BLOCKS = replace(_CONFIG, epochs=2)
+_BLOCKS = replace(CONFIG, epochs=2)
 
 
 def _penalized(term: Term, weight: float) -> Loss:
@@ -109,7 +81,7 @@ def _smooth_surface(strength: str, weight: float) -> Recipe:
     )
 
 
-RECIPES: Mapping[str, Recipe] = MappingProxyType(
+IMAGES: Mapping[str, Recipe] = MappingProxyType(
     {
         recipe.name: recipe
         for recipe in [
@@ -138,7 +110,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             Recipe(
                 name="weight-decay",
                 loss=Loss(terms={"cross_entropy": CrossEntropy()}, weights={"cross_entropy": 1.0}),
-                config=replace(_CONFIG, weight_decay=1.0),
+                config=replace(CONFIG, weight_decay=1.0),
                 source="Ordinary training with a hundred times the weight decay, one of the remedies of "
                 "Dombrowski et al. 2022; the highest of four values tried in short runs on the "
                 "validation split, where it cost less than one point of accuracy; in the full run it "
@@ -293,123 +265,3 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         ]
     }
 )
-
-
-def fit(
-    recipe: Recipe,
-    path: str | Path,
-    *,
-    data: Mapping[str, Images],
-    seed: int,
-    device: str | torch.device = "cpu",
-    devices: int = 1,
-    nodes: int = 1,
-    start: str | Path | None = None,
-    log: str | Path | None = None,
-    progress: bool = False,
-) -> Checkpoint:
-    """Train a recipe, round its weights to half precision, measure it, and write the checkpoint.
-
-    The seed gives two generators, one for the initial weights and one for data order and noise. A run
-    that is stopped goes on from `<path>.resume` when it is called again. With several devices, the
-    first process writes and the others return what it wrote.
-
-    Args:
-        recipe: What to train.
-        path: Where to write, ending in `.safetensors`; its folder must exist.
-        data: Images named `train` and, to be measured, `val` and `test`.
-        seed: Any integer >= 0.
-        device: Where to train.
-        devices: Processes on each machine, see `training.train`.
-        nodes: Machines.
-        start: Checkpoint, name or path, whose weights come first; None takes that of the recipe.
-        log: CSV file with a line for each epoch; None writes none.
-        progress: Show progress bars.
-
-    Returns:
-        The checkpoint as it was written.
-
-    Raises:
-        ValueError: If the seed is negative, `path` has another ending, `train` is missing, another
-            split has other classes, the first weights are of another network, or as `training.train`.
-        FileNotFoundError: If the folder of `path` does not exist.
-    """
-    _check.count(seed=seed, low=0, high=2**62)
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"Expected path to end in .safetensors, got {path}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"Expected path in an existing folder, got {path}")
-    _files.ready(path)
-    resume = path.with_suffix(".resume")
-    if log is not None and Path(log).resolve() in (path.resolve(), resume.resolve()):
-        raise ValueError(f"Expected log to be another file than path and its state, got {log}")
-    if "train" not in data:
-        raise ValueError(f"Expected data to have a split named train, got {sorted(data)}")
-    for split, images in data.items():
-        if images.classes != data["train"].classes:
-            raise ValueError(
-                f"Expected split {split} to have the classes of train, {data['train'].classes}, "
-                f"got {images.classes}"
-            )
-    channels, height, width = data["train"][:1].x.shape[1:]
-    size = height if height == width else (height, width)
-    weights, order = (torch.Generator().manual_seed(2 * seed + i) for i in range(2))
-    classes = len(data["train"].classes)
-    model = recipe.model(size=size, channels=channels, classes=classes, generator=weights)
-    first = start if start is not None or recipe.start is None else f"{recipe.start}-s{seed}"
-    if first is not None:
-        _begin(model, first)
-    history = train(
-        model,
-        data["train"],
-        recipe.loss,
-        config=recipe.config,
-        generator=order,
-        device=device,
-        devices=devices,
-        nodes=nodes,
-        checkpoint=resume,
-        log=log,
-        progress=progress,
-    )
-    round_to_half(model)
-    metrics: dict[str, float] = {"train_loss": history.epochs[-1]["loss"]}
-    for split in ("val", "test"):
-        if split in data:
-            hits = evaluate(model, data[split], {"correct": correct}, device=device)["correct"]
-            metrics[f"{split}_accuracy"] = round(float(hits.double().mean()), 6)
-    provenance = {
-        "name": recipe.name,
-        "seed": seed,
-        "start": None if first is None else str(first),
-        "loss": describe(recipe.loss),
-        "config": asdict(recipe.config),
-        "data": {split: [len(images), fingerprint(images)] for split, images in data.items()},
-        "seconds": round(history.seconds, 1),
-        "device": _device_name(device),
-        "threads": torch.get_num_threads(),
-        "processes": devices * nodes,
-        "versions": {"attrlib": __version__, "torch": torch.__version__, "numpy": np.__version__},
-    }
-    if leads():
-        save(path, model, recipe=provenance, metrics=metrics)
-        resume.unlink(missing_ok=True)
-    return Checkpoint(model, provenance, metrics)
-
-
-def _begin(model: SmallCNN, first: str | Path) -> None:
-    """Give a network the weights of a checkpoint of the same architecture."""
-    found = load(first).model
-    if found.settings != model.settings:
-        raise ValueError(
-            f"Expected start to be a network with {model.settings}, got {first} with {found.settings}"
-        )
-    model.load_state_dict(found.state_dict())
-
-
-def _device_name(device: str | torch.device) -> str:
-    device = torch.device(device)
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.machine()})"
