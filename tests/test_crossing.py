@@ -123,5 +123,5 @@ def test_points_of_other_shapes_are_named(dtype: torch.dtype) -> None:
     x, best, other = points(3, dtype)
     with pytest.raises(ValueError, match="other"):
         Crossing(ball=BALL).child(best, other[:2], x, turn=0)
-    with pytest.raises(ValueError, match="x of shape|x"):
+    with pytest.raises(ValueError, match="Expected x"):
         Crossing(ball=BALL).child(best, other, x[:2], turn=0)

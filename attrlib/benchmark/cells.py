@@ -62,8 +62,8 @@ def attack_of(name: str, eps: float, others: Tensor | None = None) -> Attack:
 
     Args:
         name: A goal of the suite; `random`, one draw of signs; `best random`, for each image the best of
-            as many draws as the suite looks at points; `mass`, the book's first attack: 60 steps from three
-            starts on the mass of the top k, blunt copies only.
+            as many draws as the suite looks at points; `mass`, the book's first attack: 60 steps from
+            three starts on the mass of the top k, blunt copies only.
         eps: Budget in every pixel.
         others: Signed maps of other images of the class, for `identification`.
 
