@@ -107,7 +107,9 @@ def test_save_names_what_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     with pytest.raises(ValueError, match=r"Expected path to end in .safetensors, got .*a.pt"):
         checkpoints.save(tmp_path / "a.pt", _net(), recipe={}, metrics={})
-    with pytest.raises(ValueError, match="Expected model to be one of SmallCNN, got Linear"):
+    with pytest.raises(
+        ValueError, match="Expected model to be one of SmallCNN, TextCNN, got Linear"
+    ):
         checkpoints.save(path, nn.Linear(2, 2), recipe={}, metrics={})
     with pytest.raises(ValueError, match="Expected activation to be one of ReLU, Softplus, got"):
         checkpoints.save(path, _net(activation=nn.ReLU6), recipe={}, metrics={})

@@ -23,6 +23,7 @@ NO_METRICS |= {
 }  # of all images together
 NO_METRICS |= {"leakage", "topk_leakage"}  # of one map and a region
 NO_METRICS |= {"auroc", "group_means"}  # of scores
+NO_METRICS |= {"OnWords", "word_lens_recall", "word_neighbours", "valence_agreement"}  # of words
 SETS = ("topk_intersection", "lens_recall", "lens_precision", "lens_recall, diverse")
 RANKS = ("spearman", "kendall")
 MEANS = ("lens_spearman", "lens_kendall")

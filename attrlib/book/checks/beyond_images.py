@@ -30,6 +30,13 @@ def shared_top(answer: object) -> str:
         ("all positive, k = 2", a, torch.tensor([4.0, 1.0, 3.0, 2.0, 0.0, 0.0]), 2, 0.5),
         ("all negative, k = 2", a - 9 * words, torch.tensor([-1.0, -2, -4, -3, 0, 0]), 2, 1.0),
         ("all negative, k = 1", -a, torch.tensor([-1.0, -2.0, -4.0, -3.0, 0.0, 0.0]), 1, 0.0),
+        (
+            "signs mixed, k = 1",
+            torch.tensor([-8.0, 3, 2, 1, 0, 0]),
+            torch.tensor([-9.0, 1, -2, 5, 0, 0]),
+            1,
+            0.0,
+        ),
         ("k = 3", a, a.flip(0).roll(4), 3, 2 / 3),
     ):
         got = run(answer, first, second, words, k, tried=name, hint=hint)
