@@ -39,7 +39,8 @@ def provenance(device: str | torch.device, *, seconds: float) -> dict[str, str]:
     changed = "+" if git("status", "--porcelain", "--", "attrlib") else ""
     device = torch.device(device)
     cuda = device.type == "cuda"
-    threads = f"{torch.get_num_threads()} threads"
+    count = torch.get_num_threads()
+    threads = "1 thread" if count == 1 else f"{count} threads"
     return {
         "commit": commit + changed,
         "date": datetime.date.today().isoformat(),
