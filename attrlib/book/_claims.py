@@ -84,7 +84,7 @@ def difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, 
     """Return how far a value lies above another one, with an interval, if they share no images or seeds.
 
     Half-widths add as squares, each end from the two ends that make it (Zou and Donner 2008). Where the
-    values share images this errs on the wide side.
+    values share images this errs on the wide side, if they rise and fall together from image to image.
 
     Args:
         first: A value and the ends of its interval.

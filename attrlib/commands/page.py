@@ -19,7 +19,7 @@ from torch import Tensor
 
 import attrlib
 from attrlib import plotting
-from attrlib.commands import measured, rows, sentences
+from attrlib.commands import measured, rows, wording
 from attrlib.commands.findings import CHANGE_NAMES, SCORE_NAMES, Facts, Mean
 
 _SHOWN = 24  # pictures on the page; all of them are in the table
@@ -49,8 +49,8 @@ def write(path: Path, facts: Facts, settings: Mapping[str, Any], device: torch.d
     page = Template(template.read_text(encoding="utf-8")).substitute(
         title=escape(f"Explanations of {settings['model']}"),
         about=escape(_about(facts, height, width)),
-        findings=_items(sentences.findings(facts)),
-        limits=_items(sentences.limits(facts)),
+        findings=_items(wording.findings(facts)),
+        limits=_items(wording.limits(facts)),
         scores=_chart(facts) + _scores(facts),
         certificate=_certificate(facts),
         cost=_cost(facts, settings["report"]["certificate"], device),
