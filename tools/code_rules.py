@@ -26,7 +26,7 @@ def amount_of_code(notebook: NotebookNode, stem: str) -> list[str]:
     told = []
     for cell in code_cells(notebook):
         count = len(_lines(cell))
-        if not _visible(cell):
+        if not visible(cell):
             told += (
                 [f"{name_of(cell)} has {count} lines, more than {FOLDED_CELL}"]
                 if count > FOLDED_CELL
@@ -35,8 +35,8 @@ def amount_of_code(notebook: NotebookNode, stem: str) -> list[str]:
         elif count not in VISIBLE_CELL and not _only_shows_source(cell):
             told.append(f"{name_of(cell)} is visible and has {count} lines, not 3 to 12")
     counted = [cell for cell in code_cells(notebook) if not SOLUTION & set(tags(cell))]
-    told += _too_many([cell for cell in counted if _visible(cell)], VISIBLE, "visible code")
-    return told + _too_many([cell for cell in counted if not _visible(cell)], FOLDED, "folded code")
+    told += _too_many([cell for cell in counted if visible(cell)], VISIBLE, "visible code")
+    return told + _too_many([cell for cell in counted if not visible(cell)], FOLDED, "folded code")
 
 
 def plain_code(notebook: NotebookNode, stem: str) -> list[str]:
@@ -48,9 +48,9 @@ def plain_code(notebook: NotebookNode, stem: str) -> list[str]:
     told = []
     for cell in code_cells(notebook):
         tree = ast.parse(_python(cell.source))
-        shown = _visible(cell) or "solution" in tags(cell)
+        shown = visible(cell) or "solution" in tags(cell)
         found = [*_lambdas(tree), *(_packed(tree) if shown else ())]
-        if _visible(cell):
+        if visible(cell):
             found += _work_to_fold(tree)
         if shown:
             found += [
@@ -114,7 +114,8 @@ def name_of(cell: NotebookNode) -> str:
     return f"cell {cell.id} (`{first}`)"
 
 
-def _visible(cell: NotebookNode) -> bool:
+def visible(cell: NotebookNode) -> bool:
+    """Tell whether a code cell is neither folded nor the solution of an exercise."""
     return not (FOLDS | SOLUTION) & set(tags(cell))
 
 

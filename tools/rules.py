@@ -13,7 +13,7 @@ from nbformat import NotebookNode
 
 from tools import myst
 from tools.chapters import tags
-from tools.code_rules import amount_of_code, code_cells, name_of, plain_code
+from tools.code_rules import amount_of_code, code_cells, name_of, plain_code, visible
 from tools.exercise_rules import exercises, places, signatures
 from tools.exercises import GATES
 from tools.fingerprint import code_tree
@@ -46,6 +46,7 @@ WORDS = range(2_000, 3_501)
 ALT_LETTERS = 40
 QUESTIONS = 3
 IMAGE_FILE = re.compile(r"\.(png|jpe?g|svg|gif|webp)$", re.IGNORECASE)
+IMAGE = re.compile(r"!\[|\{(figure|image)\}")
 LOCAL_PATH = re.compile(r"(?<![\w/:.])/(?:home|root|Users|tmp|work|mnt|content|usr)/|[A-Z]:\\\\")
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
 RESULT = re.compile(r"±|\d+(?:\.\d+)?\s?(?:%|percent\b)|(?<![\w.-])\d*\.\d+")
@@ -139,10 +140,21 @@ def skeleton(notebook: NotebookNode, stem: str) -> list[str]:
         told.append("no question is asked before the first box")
     first = notebook.cells[: _first_section(notebook)]
     drawn = any(_shows_image(o) for cell in first for o in cell.get("outputs", []))
-    if not (drawn or re.search(r"!\[|\{(figure|image)\}", opening)):
+    if not (drawn or IMAGE.search(opening)):
         told.append("there is no picture before the first section")
     empty = [title for title in titles if all(map(_fixed_box, myst.blocks(found[title])))]
     return told + [f"section {title} is empty" for title in empty]
+
+
+def picture_first(notebook: NotebookNode, stem: str) -> list[str]:
+    """No visible code stands before the first picture: what that needs is folded above it."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and visible(cell):
+            return [f"{name_of(cell)} is visible and stands before the first picture"]
+        drawn = any(_shows_image(output) for output in cell.get("outputs", []))
+        if drawn or (cell.cell_type == "markdown" and IMAGE.search(cell.source)):
+            return []
+    return []
 
 
 def front(notebook: NotebookNode, stem: str) -> list[str]:
@@ -295,7 +307,8 @@ def folded_proofs(notebook: NotebookNode, stem: str) -> list[str]:
 RULES: dict[str, Callable[[NotebookNode, str], list[str]]] = {
     rule.__name__: rule
     for rule in (
-        *(counts, size, outputs, figures, known_tags, skeleton, front, cheat_sheet, time, summary),
+        *(counts, size, outputs, figures, known_tags, skeleton, picture_first, front, cheat_sheet),
+        *(time, summary),
         *(exercises, places, self_check, reading, words, claims, package_code, numbers),
         *(folded_proofs, amount_of_code, plain_code),
     )

@@ -172,7 +172,7 @@ def folded(source: str) -> NotebookNode:
 SHEET = ":::{admonition} Cheat sheet\n:class: cheat-sheet\n:::\n\n(template-idea)="
 ALT = "On the left a boot in grey; on the right its map."
 FLAWS = [
-    ("counts", count, r"execution counts are \[1, 2, 3, 4, 17"),
+    ("counts", count, r"execution counts are \[1, 2, 3, 17"),
     ("size", shown(output_type="stream", text="x" * 1_000_000), "more than 1,000,000"),
     ("outputs", shown(output_type="stream", name="stderr", text="50 %"), "wrote to stderr"),
     ("outputs", shown(output_type="error", ename="E", evalue="", traceback=[]), "shows an error"),
@@ -194,6 +194,8 @@ FLAWS = [
     ("skeleton", replace("would you believe?", "are wrong."), "no question"),
     ("skeleton", lambda nb: find(nb, "plt.subplots").outputs.clear(), "no picture"),
     ("skeleton", replace("- Reading a slope as a share of the score.", ""), "Common mistakes is"),
+    ("picture_first", tag("signed ="), "visible and stands before the first picture"),
+    ("picture_first", tag("import matplotlib", "setup"), "`import matplotlib.* stands before"),
     ("front", replace(":class: front", ":class: tip"), "0 boxes of class front"),
     ("front", move_box, "not one before the first section"),
     ("front", replace("**Prerequisites.**", "**You need.**"), r"the first box has \['Objectives', 'Ti"),
