@@ -33,7 +33,7 @@ def _small() -> Iterator[None]:
         patch.setattr(trained, "BUDGETS", (EPS,))
         patch.setattr(trained, "PER_CLASS", 2)
         patch.setattr(trained, "POOL", 3)
-        patch.setattr(trained, "_PGD", PGD(ball=LinfBall(eps=EPS), steps=2, step_size=EPS))
+        patch.setattr(cells, "_PGD", PGD(ball=LinfBall(eps=EPS), steps=2, step_size=EPS))
         patch.setattr(trained, "_DRAWS", 50)
         patch.setattr(cells, "standard", partial(standard, effort="quick"))
         patch.setattr(cells, "_DRAWS", 9)
@@ -210,10 +210,9 @@ def test_calibration_error_is_the_gap_in_each_bin() -> None:
 
 def test_intervals_resample_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trained, "_DRAWS", 2000)
-    assert trained._bootstrap(torch.full((40,), 0.7, dtype=torch.float64)) == pytest.approx(
-        (0.7, 0.7)
-    )
-    images = torch.arange(400, dtype=torch.float64) / 400
+    flat = torch.full((40,), 0.7, dtype=torch.float64)
+    assert trained._bootstrap(flat) == pytest.approx((0.7, 0.7))
+    images = torch.arange(401, dtype=torch.float64) / 400
     low, high = trained._bootstrap(images)
     assert low < 0.5 < high
-    assert high - low == pytest.approx(2 * 1.96 * images.std().item() / 20, rel=0.2)
+    assert high - low == pytest.approx(2 * 1.96 * 0.5 / 20, rel=0.2)  # 1 / (2 f √n), density 1

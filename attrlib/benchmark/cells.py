@@ -14,10 +14,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from attrlib import _files, attributions, data, metrics
-from attrlib.attacks import SUITE, RandomSign, standard
+from attrlib import _files, attributions, data, metrics, training
+from attrlib.attacks import PGD, SUITE, LinfBall, RandomSign, standard
 from attrlib.attacks.suite import GOALS
 from attrlib.benchmark.attack_strength import K, Setting, following
+from attrlib.benchmark.seeds import Columns
 from attrlib.maps import to_heatmap
 from attrlib.training.state import contents
 from attrlib.types import Attack, Attribution, Classifier, Metric
@@ -35,8 +36,7 @@ _SCORES: Mapping[str, Metric] = {
     "kendall": metrics.kendall,
 }
 
-Columns = dict[str, Tensor]
-"""Per quantity one value for each image, or a single value (1,) that is no mean over images."""
+_PGD = PGD(ball=LinfBall(eps=0.1), steps=20, step_size=2.5 * 0.1 / 20, random_start=True)
 
 
 def listed(test: data.Images, *, per_class: int, start: int = 0) -> data.Images:
@@ -172,6 +172,12 @@ def scores_at(
     found["kept"] = now == label
     found["unchanged"] = (z == x).flatten(1).all(1)
     return {name: values.cpu().double() for name, values in found.items()}
+
+
+def pgd20_accuracy(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
+    """Whether each prediction is right after 20 steps of PGD from a random point, at ε = 0.1."""
+    z = _PGD(model, x, y, generator=torch.Generator().manual_seed(0))
+    return training.correct(model, z, y)
 
 
 def clean_controls(

@@ -1,17 +1,18 @@
 """What each recipe does to accuracy, curvature and explanations: one table of all shipped checkpoints."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from attrlib import _check, _files, checkpoints, data, metrics, training
-from attrlib.attacks import PGD, SUITE, LinfBall
+from attrlib import _check, _files, checkpoints, data, training
+from attrlib.attacks import SUITE
 from attrlib.attacks.suite import GOALS
-from attrlib.benchmark import _table, cells
+from attrlib.benchmark import _table, cells, seeds
+from attrlib.benchmark.seeds import Columns
 from attrlib.recipes import RECIPES, Recipe
 from attrlib.regularizers import loss_hessian_eigenvalue
 from attrlib.training.state import contents
@@ -19,7 +20,6 @@ from attrlib.types import Classifier
 
 BUDGETS = (8 / 255, 0.09, 0.1)  # the last two lie inside and on the edge of the ball of `madry`
 PER_CLASS, POOL = 10, 50
-_PGD = PGD(ball=LinfBall(eps=0.1), steps=20, step_size=2.5 * 0.1 / 20, random_start=True)
 _DRAWS = 1000
 
 _Nets = Mapping[int, checkpoints.Network]
@@ -65,33 +65,36 @@ def recipes(
         for name in only:
             _check.one_of(names, only=name)
         names = [name for name in names if name in only]
-    test = data.fashion_mnist("test")
-    images, few, pool = _lists(test)
-    _table.check_constant(path, "list", data.fingerprint(images)[:8])
+    lists = _lists(data.fashion_mnist("test"))
+    _table.check_constant(path, "list", data.fingerprint(lists[1])[:8])
+    made = _cells(path, names, lists, Path(points), device)
+    _table.fill(path, made, device=device, progress=progress)
+
+
+def _cells(
+    path: Path,
+    names: Sequence[str],
+    lists: tuple[data.Images, data.Images, data.Images, data.Images],
+    points: Path,
+    device: str | torch.device,
+) -> Iterator[_table.Cell]:
     for part in _parts():
         for name in names:
             nets = _nets(name, part, device)
             if not nets:
                 continue
-            digest = _files.digest(*(contents(net) for net in nets.values()))[:8]
             key = {
                 "recipe": name,
                 "map": "none" if part[0] == "model" else "gradient",
                 "attack": part[0],
                 "suite": SUITE if part[0].endswith(" suite") else "",
                 "eps": f"{part[1]:.5f}",
-                "list": data.fingerprint(images)[:8],
-                "checkpoints": digest,
+                "list": data.fingerprint(lists[1])[:8],
+                "checkpoints": _files.digest(*(contents(net) for net in nets.values()))[:8],
             }
-            if _done(path, key):
-                continue
-            start = time.perf_counter()
-            rows = list(_rows(key, part, nets, (test, images, few, pool), Path(points), device))
-            seconds = time.perf_counter() - start
-            source = _table.provenance(device, seconds=seconds)
-            _table.append(path, [row | source for row in rows])
-            if progress:
-                print(f"{name}, {part[0]}, eps {part[1]:.4f}: {seconds:.0f} s", flush=True)
+            _check_checkpoints(path, key)
+            work = functools.partial(_rows, key, part, nets, lists, points, device)
+            yield _table.Cell(key, work)
 
 
 def _parts() -> Iterator[tuple[str, float]]:
@@ -108,9 +111,12 @@ def _parts() -> Iterator[tuple[str, float]]:
             yield control, eps
 
 
-def _lists(test: data.Images) -> tuple[data.Images, data.Images, data.Images]:
-    """Images for the top-k suite, the first half of them for all else, and a pool of others."""
+def _lists(
+    test: data.Images,
+) -> tuple[data.Images, data.Images, data.Images, data.Images]:
+    """All, images for the top-k suite, the first half of them for all else, and a pool of others."""
     return (
+        test,
         cells.listed(test, per_class=PER_CLASS),
         cells.listed(test, per_class=PER_CLASS // 2),
         cells.listed(test, per_class=POOL, start=PER_CLASS),
@@ -127,17 +133,14 @@ def _nets(name: str, part: tuple[str, float], device: str | torch.device) -> _Ne
     }
 
 
-def _done(path: Path, key: Mapping[str, str]) -> bool:
-    """Whether the table has these rows; raise if it has them of other checkpoints."""
-    if _table.in_table(path, key):
-        return True
+def _check_checkpoints(path: Path, key: Mapping[str, str]) -> None:
+    """Raise if the table has these rows, made from other checkpoints."""
     other = {name: value for name, value in key.items() if name != "checkpoints"}
-    if _table.in_table(path, other):
+    if not _table.in_table(path, key) and _table.in_table(path, other):
         raise ValueError(
             f"Expected {path} with rows of {key['recipe']} made from the checkpoints "
             f"{key['checkpoints']}, got others; take these rows out, or write a new table"
         )
-    return False
 
 
 def _rows(
@@ -152,18 +155,20 @@ def _rows(
     test, images, few, pool = lists
     if attack == "model":
         columns = {seed: _model(net, test, device) for seed, net in nets.items()}
-        yield from _summaries(key, columns)
         cost = step_ratios(RECIPES[key["recipe"]], test, device)
-        yield dict(key) | _row("all", "step_ratio", len(cost), median(cost))
+        ratio = seeds.row("all", "step_ratio", len(cost), median(cost))
+        for row in (*seeds.summaries(columns), *_of_seeds(columns), ratio):
+            yield {**key, **row}
     elif attack == "clean":
         found = {
             seed: cells.clean_controls(net, images, device=device) for seed, net in nets.items()
         }
         for origin in next(iter(found.values())):
             changed = {seed: controls[origin] for seed, controls in found.items()}
-            yield from _summaries(dict(key) | {"attack": origin}, changed)
+            for row in seeds.summaries(changed):
+                yield {**key, "attack": origin, **row}
         # So that a second call finds these rows by their part.
-        yield dict(key) | _row("all", "images", len(images), len(images))
+        yield {**key, **seeds.row("all", "images", len(images), len(images))}
     else:
         whole = len(nets) > 1 or attack == "top-k suite"
         chosen = images if whole else few
@@ -179,24 +184,18 @@ def _rows(
                 pool=pool,
             )
             columns[seed] = cells.scores_at(net, chosen, z, pool, device=device)
-        yield from _summaries(key, columns)
+        for row in seeds.summaries(columns):
+            yield {**key, **row}
 
 
-def _model(
-    net: checkpoints.Network, test: data.Images, device: str | torch.device
-) -> cells.Columns:
+def _model(net: checkpoints.Network, test: data.Images, device: str | torch.device) -> Columns:
     """Values of each test image that need no second map."""
-
-    def attacked(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-        z = _PGD(model, x, y, generator=torch.Generator().manual_seed(0))
-        return training.correct(model, z, y)
-
     values = training.evaluate(
         net,
         test,
         {
             "accuracy": training.correct,
-            "pgd20_accuracy": attacked,
+            "pgd20_accuracy": cells.pgd20_accuracy,
             "confidence": _confidence,
             "lambda_max": lambda model, x, _: loss_hessian_eigenvalue(model, x),
         },
@@ -211,66 +210,31 @@ def _confidence(model: Classifier, x: Tensor, _: Tensor) -> Tensor:
     return highest
 
 
-def _summaries(
-    key: Mapping[str, str], columns: Mapping[int, cells.Columns]
-) -> Iterator[dict[str, str]]:
-    """Rows of each seed and of all seeds together."""
-    for quantity in next(iter(columns.values())):
-        values = torch.stack([found[quantity] for found in columns.values()])
-        if quantity.startswith("specific_"):  # value and interval of a ratio of means
-            for seed, (value, low, high) in zip(columns, values.tolist(), strict=True):
-                yield dict(key) | _row(str(seed), quantity, 0, value, (low, high))
-            yield dict(key) | _over_seeds(quantity, values[:, 0])
-            continue
-        for seed, one in zip(columns, values, strict=True):
-            yield dict(key) | _row(str(seed), quantity, len(one), _mean(one), _bootstrap(one))
-        yield dict(key) | _over_seeds(quantity, values)
-        if quantity == "lambda_max":
-            medians = [_median(one) for one in values]
-            for seed, one, value in zip(columns, values, medians, strict=True):
-                ends = _bootstrap(one, _median)
-                yield dict(key) | _row(str(seed), "lambda_max_median", len(one), value, ends)
-            yield dict(key) | _over_seeds("lambda_max_median", torch.tensor(medians))
-        if quantity == "confidence":
-            errors = [
-                calibration_error(found["confidence"], found["accuracy"])
-                for found in columns.values()
-            ]
-            for seed, value in zip(columns, errors, strict=True):
-                yield dict(key) | _row(str(seed), "calibration_error", values.shape[1], value)
-            yield dict(key) | _over_seeds("calibration_error", torch.tensor(errors))
-
-
-def _over_seeds(quantity: str, values: Tensor) -> dict[str, str]:
-    """The row of all seeds: of values (seeds, images), or one a seed (seeds,)."""
-    known = values.double()
-    means = known if known.ndim == 1 else known.nanmean(1)
-    images = 0 if known.ndim == 1 else known.shape[1]
-    ends = None
-    if len(means) > 1 and not means.isnan().any():
-        ends = metrics.seed_interval(known)
-    return _row("all", quantity, images, float(means.mean()), ends)
-
-
-def _row(
-    seed: str, quantity: str, count: int, value: float, ends: tuple[float, float] | None = None
-) -> dict[str, str]:
-    return {"seed": seed} | _table.measured(quantity, count, value, ends)
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.nanmean())
+def _of_seeds(found: Mapping[int, Columns]) -> Iterator[dict[str, str]]:
+    """What is no mean over images: the median of an eigenvalue and the error of calibration."""
+    medians = {seed: columns["lambda_max"] for seed, columns in found.items()}
+    for seed, one in medians.items():
+        yield seeds.row(str(seed), "lambda_max_median", len(one), _median(one), _bootstrap(one))
+    values = torch.tensor([_median(one) for one in medians.values()])
+    yield seeds.over_seeds("lambda_max_median", values)
+    errors = {
+        seed: calibration_error(columns["confidence"], columns["accuracy"])
+        for seed, columns in found.items()
+    }
+    for seed, error in errors.items():
+        yield seeds.row(str(seed), "calibration_error", len(medians[seed]), error)
+    yield seeds.over_seeds("calibration_error", torch.tensor(list(errors.values())))
 
 
 def _median(values: Tensor) -> float:
     return float(values.nanmedian())
 
 
-def _bootstrap(values: Tensor, statistic: Callable[[Tensor], float] = _mean) -> tuple[float, float]:
-    """The 95 % percentile interval of a statistic of images (n,), drawn anew."""
+def _bootstrap(values: Tensor) -> tuple[float, float]:
+    """The 95 % percentile interval of the median of images (n,), drawn anew."""
     generator = torch.Generator().manual_seed(0)
     draws = (torch.randint(len(values), values.shape, generator=generator) for _ in range(_DRAWS))
-    found = torch.tensor([statistic(values[rows]) for rows in draws], dtype=torch.float64)
+    found = torch.tensor([_median(values[rows]) for rows in draws], dtype=torch.float64)
     low, high = found.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
     return float(low), float(high)
 
