@@ -137,11 +137,11 @@ def in_table(path: Path, key: Mapping[str, str]) -> bool:
     return any(key.items() <= row.items() for row in rows)
 
 
-def check_constant(path: Path, column: str, value: str) -> None:
-    """Raise if a table holds rows with another value in a column that must be one for all."""
+def check_constant(path: Path, column: str, value: str, *, empty: bool = False) -> None:
+    """Raise if a table holds rows with another value in a column that must be one for all, or empty."""
     columns, rows = _read(path)
     _expect(path, columns, [column])
-    others = {row[column] for row in rows} - {value}
+    others = {row[column] for row in rows} - {value} - ({""} if empty else set())
     if others:
         raise ValueError(
             f"Expected {path} with {column} {value} in every row, got {sorted(others)}; "

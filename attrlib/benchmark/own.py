@@ -18,9 +18,9 @@ from attrlib.attacks.suite import EFFORTS, Effort
 from attrlib.benchmark import _table, cells
 from attrlib.benchmark.attack_strength import K
 from attrlib.benchmark.board import SUITE_ATTACK
+from attrlib.benchmark.grid import BUDGETS
 from attrlib.benchmark.harmless import changes, summarized
 from attrlib.benchmark.seeds import Columns
-from attrlib.benchmark.trained import BUDGETS
 from attrlib.training.state import contents
 
 _PROVENANCE = ("commit", "date", "device", "versions", "seconds")

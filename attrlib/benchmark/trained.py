@@ -1,26 +1,29 @@
 """What each recipe does to accuracy, curvature and explanations: one table of all shipped checkpoints."""
 
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from attrlib import _check, _files, checkpoints, data, training
+from attrlib import _check, _files, attributions, checkpoints, data, training
 from attrlib.attacks import SUITE
-from attrlib.attacks.suite import GOALS
 from attrlib.benchmark import _table, cells, seeds
+from attrlib.benchmark.grid import FULL, Block
 from attrlib.benchmark.seeds import Columns
+from attrlib.benchmark.transferred import transfer_targets
 from attrlib.recipes import RECIPES, Recipe
 from attrlib.regularizers import loss_hessian_eigenvalue
 from attrlib.training.state import contents
-from attrlib.types import Classifier
+from attrlib.types import Attribution, Classifier
 
-BUDGETS = (8 / 255, 0.09, 0.1)  # the last two lie inside and on the edge of the ball of `madry`
 PER_CLASS, POOL = 10, 50
 _DRAWS = 1000
+_ORIGINS = ("other image", "other class", "blank image")  # rows of the part `clean`
 
 _Nets = Mapping[int, checkpoints.Network]
 
@@ -28,108 +31,123 @@ _Nets = Mapping[int, checkpoints.Network]
 def recipes(
     path: str | Path,
     *,
+    blocks: Sequence[Block] = FULL,
     points: str | Path = "runs/points",
     only: Sequence[str] | None = None,
+    maps: Sequence[str] | None = None,
     device: str | torch.device = "cpu",
     progress: bool = False,
+    runner: _table.Runner = _table.one_by_one,
 ) -> None:
-    """Measure every recipe for Fashion-MNIST of which checkpoints are shipped, all its seeds at once.
+    """Measure the cells of a grid: networks of a recipe, all seeds at once, under an attack.
 
-    Of each network: accuracy, PGD-20 accuracy at ε = 0.1, confidence, calibration error and the largest
+    `model`: accuracy, PGD-20 accuracy at ε = 0.1, confidence, calibration error and the largest
     eigenvalue of the loss Hessian, on the embedded test images; the cost of a training step beside an
-    ordinary one. Of its gradient maps: the scores after the suite of attacks on the top k
-    (`attacks.standard`), on the first ten test images of each class, whatever a network predicts for
-    them; the explained class is the label. On seed 0 also suites that go for each other score, on the
-    first five of each class; one and many draws of random signs; the first attack of the book. Controls
-    beside each: identification among 50 other images of the class, specific scores, and maps of another
-    origin.
+    ordinary one. `clean`: scores of the clean maps with maps of another origin. An attack: scores of maps
+    after it, on the first ten test images of each class, or fewer, whatever a network predicts for them;
+    the explained class is the label. A suite of attacks (`attacks.standard`) goes for the map that is
+    scored, or for the gradient where its name says so. Controls beside each score: identification among
+    50 other images of the class, specific scores, and what one draw of random signs does.
 
     The list of images is fixed: a recipe that comes later adds rows and changes none. Rows of all seeds
-    have intervals over seeds and images (`metrics.seed_interval`), rows of one seed over images.
+    have intervals over seeds and images (`metrics.seed_interval`), rows of one seed over images. A sample
+    that cannot be attacked stays in, unchanged, and is counted (`unchanged`).
 
     Args:
         path: Table to write, or to go on with.
+        blocks: What is measured, and in which order.
         points: Folder of the points found, which later scores are read from.
         only: Recipes to measure; None takes all for Fashion-MNIST that are shipped.
+        maps: Maps to score; None takes all of the blocks.
         device: Where to compute.
-        progress: Print each part as it is done.
+        progress: Print a line when a cell is done.
+        runner: Where cells are made: here, one by one, or on a cluster (`benchmark.on_cluster`). Blocks
+            follow each other, so that points are found once.
 
     Raises:
-        ValueError: If a recipe is not shipped or for other data, or the table has rows of other
-            checkpoints or images.
+        ValueError: If a recipe is not shipped or for other data, no block has a map, or the table has
+            rows of other checkpoints, of other images or of another version of the suite.
+        ModuleNotFoundError: If Captum or zennit, which some maps need, is missing.
     """
     path = Path(path)
+    names, blocks = chosen(blocks, only=only, maps=maps)
+    images = cells.listed(data.fashion_mnist("test"), per_class=PER_CLASS)
+    _table.check_constant(path, "list", data.fingerprint(images)[:8])
+    _table.check_constant(path, "suite", SUITE, empty=True)
+    for block in blocks:
+        made = _cells(path, block, names, images, Path(points).absolute(), device)
+        _table.fill(path, made, device=device, progress=progress, runner=runner)
+
+
+def chosen(
+    blocks: Sequence[Block],
+    *,
+    only: Sequence[str] | None = None,
+    maps: Sequence[str] | None = None,
+) -> tuple[list[str], list[Block]]:
+    """Recipes and blocks that are asked for.
+
+    Args:
+        blocks: All.
+        only: Recipes; None for all.
+        maps: Maps; None for all.
+
+    Returns:
+        Recipes for Fashion-MNIST that are shipped, and blocks with no other maps.
+
+    Raises:
+        ValueError: If one is not there.
+    """
     plain = [name for name, recipe in RECIPES.items() if recipe.data is data.fashion_mnist]
     names = [name for name in plain if name in checkpoints.names()]
-    if only is not None:
-        for name in only:
-            _check.one_of(names, only=name)
-        names = [name for name in names if name in only]
-    lists = _lists(data.fashion_mnist("test"))
-    _table.check_constant(path, "list", data.fingerprint(lists[1])[:8])
-    made = _cells(path, names, lists, Path(points), device)
-    _table.fill(path, made, device=device, progress=progress)
+    for name in only or ():
+        _check.one_of(names, only=name)
+    scored = [name for block in blocks for name in block.maps]
+    for name in maps or ():
+        _check.one_of(tuple(dict.fromkeys(scored)), maps=name)
+    wanted = [
+        replace(block, maps=tuple(name for name in block.maps if maps is None or name in maps))
+        for block in blocks
+    ]
+    kept = [name for name in names if only is None or name in only]
+    return kept, [block for block in wanted if block.maps]
 
 
 def _cells(
     path: Path,
+    block: Block,
     names: Sequence[str],
-    lists: tuple[data.Images, data.Images, data.Images, data.Images],
+    images: data.Images,
     points: Path,
     device: str | torch.device,
 ) -> Iterator[_table.Cell]:
-    for part in _parts():
-        for name in names:
-            nets = _nets(name, part, device)
-            if not nets:
-                continue
-            key = {
-                "recipe": name,
-                "map": "none" if part[0] == "model" else "gradient",
-                "attack": part[0],
-                "suite": SUITE if part[0].endswith(" suite") else "",
-                "eps": f"{part[1]:.5f}",
-                "list": data.fingerprint(lists[1])[:8],
-                "checkpoints": _files.digest(*(contents(net) for net in nets.values()))[:8],
-            }
-            _check_checkpoints(path, key)
-            work = functools.partial(_rows, key, part, nets, lists, points, device)
-            yield _table.Cell(key, work)
+    """The cells of a block; each loads its networks itself, so that it can be made elsewhere."""
+    for eps, scored, name in itertools.product(block.eps, block.maps, names):
+        nets = _nets(name, block, "cpu")
+        if not nets or (block.recipes and name not in block.recipes):
+            continue
+        key = {
+            "recipe": name,
+            "map": scored,
+            "attack": block.attack,
+            "suite": _version(block.attack),
+            "eps": f"{eps:.5f}",
+            "list": data.fingerprint(images)[:8],
+            "checkpoints": _files.digest(*map(contents, nets.values()))[:8],
+        }
+        _check_checkpoints(path, key)
+        yield _table.Cell(key, functools.partial(_rows, key, block, eps, points, device))
 
 
-def _parts() -> Iterator[tuple[str, float]]:
-    """What is measured, and at which budget; what matters most comes first."""
-    yield "model", 0.0
-    yield "clean", 0.0
-    for eps in BUDGETS:
-        yield "top-k suite", eps
-    for eps in (BUDGETS[0], BUDGETS[-1]):
-        for goal in GOALS[1:]:
-            yield f"{goal} suite", eps
-    for eps in BUDGETS:
-        for control in cells.CONTROLS:
-            yield control, eps
+def _version(attack: str) -> str:
+    return SUITE if attack.endswith(" suite") else ""
 
 
-def _lists(
-    test: data.Images,
-) -> tuple[data.Images, data.Images, data.Images, data.Images]:
-    """All, images for the top-k suite, the first half of them for all else, and a pool of others."""
-    return (
-        test,
-        cells.listed(test, per_class=PER_CLASS),
-        cells.listed(test, per_class=PER_CLASS // 2),
-        cells.listed(test, per_class=POOL, start=PER_CLASS),
-    )
-
-
-def _nets(name: str, part: tuple[str, float], device: str | torch.device) -> _Nets:
-    """All seeds, or the first one for what is measured on one seed."""
-    every = part[0] in ("model", "clean", "top-k suite", "random")
+def _nets(name: str, block: Block, device: str | torch.device) -> _Nets:
     return {
         seed: checkpoints.load(f"{name}-s{seed}").model.to(device)
         for seed in checkpoints.seeds(name)
-        if every or seed == 0
+        if block.seeds is None or seed in block.seeds
     }
 
 
@@ -145,47 +163,106 @@ def _check_checkpoints(path: Path, key: Mapping[str, str]) -> None:
 
 def _rows(
     key: Mapping[str, str],
-    part: tuple[str, float],
-    nets: _Nets,
-    lists: tuple[data.Images, data.Images, data.Images, data.Images],
+    block: Block,
+    eps: float,
     folder: Path,
     device: str | torch.device,
 ) -> Iterator[dict[str, str]]:
-    attack, eps = part
-    test, images, few, pool = lists
-    if attack == "model":
+    """The rows of a cell."""
+    nets = _nets(key["recipe"], block, device)
+    test = data.fashion_mnist("test")
+    if block.attack == "model":
         columns = {seed: _model(net, test, device) for seed, net in nets.items()}
         cost = step_ratios(RECIPES[key["recipe"]], test, device)
         ratio = seeds.row("all", "step_ratio", len(cost), median(cost))
         for row in (*seeds.summaries(columns), *_of_seeds(columns), ratio):
             yield {**key, **row}
-    elif attack == "clean":
+    elif block.attack == "clean":
+        images = cells.listed(test, per_class=PER_CLASS)
         found = {
             seed: cells.clean_controls(net, images, device=device) for seed, net in nets.items()
         }
-        for origin in next(iter(found.values())):
+        for origin in _ORIGINS:
             changed = {seed: controls[origin] for seed, controls in found.items()}
             for row in seeds.summaries(changed):
                 yield {**key, "attack": origin, **row}
         # So that a second call finds these rows by their part.
         yield {**key, **seeds.row("all", "images", len(images), len(images))}
     else:
-        whole = len(nets) > 1 or attack == "top-k suite"
-        chosen = images if whole else few
-        columns = {}
-        for seed, net in nets.items():
-            z = cells.points(
-                net,
-                chosen,
-                attack.removesuffix(" suite"),
-                eps,
-                folder=folder,
-                device=device,
-                pool=pool,
+        yield from _attacked(key, block, eps, nets, folder, device)
+
+
+def _attacked(
+    key: Mapping[str, str],
+    block: Block,
+    eps: float,
+    nets: _Nets,
+    folder: Path,
+    device: str | torch.device,
+) -> Iterator[dict[str, str]]:
+    """Scores of the maps after the attack, and after its controls."""
+    test = data.fashion_mnist("test")
+    pool = cells.listed(test, per_class=POOL, start=PER_CLASS)
+    whole = cells.listed(test, per_class=PER_CLASS)
+    some = cells.first(whole.y, per_class=block.per_class or PER_CLASS)
+    images = whole[some]
+    scored = attribution(key["map"])
+    found: dict[str, dict[int, Columns]] = {
+        attack: {} for attack in (block.attack, *block.controls)
+    }
+    for seed, net in nets.items():
+        clean = cells.clean_maps(net, images, pool, device=device, attribution=scored)
+        for attack, columns in found.items():
+            z = changed_images(key["map"], attack, eps, net, some, folder=folder, device=device)
+            columns[seed] = cells.scores_at(
+                net, images, z, pool, device=device, attribution=scored, at_rest=clean
             )
-            columns[seed] = cells.scores_at(net, chosen, z, pool, device=device)
+    for attack, columns in found.items():
+        few = attack != block.attack and len(some) < len(whole)
+        name = f"{attack}, {len(some)} images" if few else attack
         for row in seeds.summaries(columns):
-            yield {**key, **row}
+            yield {**key, "attack": name, "suite": _version(attack), **row}
+
+
+def changed_images(
+    scored: str,
+    attack: str,
+    eps: float,
+    net: torch.nn.Module,
+    some: Tensor,
+    *,
+    folder: Path,
+    device: str | torch.device,
+) -> Tensor:
+    """The points of an attack, found now if they are not in the folder.
+
+    Those of the whole suite on the top k of the gradient are found for the whole list, and serve any map.
+
+    Args:
+        scored: Name of the map that is scored.
+        attack: See `cells.named`.
+        eps: Budget.
+        net: The network.
+        some: Rows of the list that are wanted.
+        folder: Where points are kept.
+        device: Where to compute.
+    """
+    test = data.fashion_mnist("test")
+    whole = cells.listed(test, per_class=PER_CLASS)
+    pool = cells.listed(test, per_class=POOL, start=PER_CLASS)
+    way = cells.named(attack)
+    target = "gradient" if way.on_gradient else scored
+    find = functools.partial(
+        cells.points, net, attack=way, eps=eps, folder=folder, device=device, pool=pool, map=target
+    )
+    if (way.goal, way.effort, target) == ("top-k", "standard", "gradient"):
+        return find(whole)[some.to(device)]
+    return find(whole[some])
+
+
+def attribution(name: str) -> Attribution:
+    """The map of this name; only those of other libraries ask for these."""
+    return attributions.gradient if name == "gradient" else transfer_targets()[name]
 
 
 def _model(net: checkpoints.Network, test: data.Images, device: str | torch.device) -> Columns:
