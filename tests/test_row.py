@@ -116,6 +116,7 @@ def test_a_shipped_network_gives_the_numbers_of_its_row(monkeypatch: pytest.Monk
             continue
         where = {"recipe": "madry", "seed": "0", "list": found["list"]}
         where |= {name: cell[name] for name in ("attack", "quantity")}
+        where["map"] = "none" if cell["attack"] == "model" else "gradient"
         table = "benign" if cell["attack"] in (*data.BENIGN, "random weights") else "recipes"
         if cell["seed"] == "0":
             if table == "recipes":
