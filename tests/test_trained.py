@@ -256,7 +256,9 @@ def test_other_checkpoints_lists_and_names_are_refused(
     assert main(["bench", "--grid", "full", "--maps", "LIME", "--out", str(copy)]) == 2
     assert "Expected maps to be one of none, gradient, input × gr" in capsys.readouterr().err
     words = ["bench", "--grid", "full"]
-    damaged = next((table.parent / "points").glob("random-*"))
+    found = (table.parent / "points").glob("random-*")
+    damaged = max(found, key=lambda path: path.stat().st_size)
+    words += ["--maps", "input × gradient"]
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:100])
     assert main([*words, "--points", str(damaged.parent), "--out", str(tmp_path / "n.csv")]) == 2

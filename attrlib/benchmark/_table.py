@@ -41,7 +41,7 @@ class Cell:
 Runner = Callable[[Iterable[Cell], str | torch.device], Iterator[tuple[Cell, list[dict[str, str]]]]]
 
 
-def one_by_one(
+def _one_by_one(
     cells: Iterable[Cell], device: str | torch.device
 ) -> Iterator[tuple[Cell, list[dict[str, str]]]]:
     """Make cells in this process, in their order."""
@@ -55,7 +55,7 @@ def fill(
     *,
     device: str | torch.device,
     progress: bool = False,
-    runner: Runner = one_by_one,
+    runner: Runner | None = None,
 ) -> None:
     """Add the rows of each cell that a table does not have yet; what is done is never lost.
 
@@ -64,11 +64,12 @@ def fill(
         cells: In the order in which they are asked for.
         device: Where to compute.
         progress: Print a line when a cell is done.
-        runner: Makes cells and gives each with its rows when it is done, in any order.
+        runner: Makes cells and gives each with its rows when it is done, in any order; None makes them
+            here, one by one.
     """
     path = Path(path)
     missing = (cell for cell in cells if not in_table(path, cell.key))
-    for cell, rows in runner(missing, device):
+    for cell, rows in (runner or _one_by_one)(missing, device):
         append(path, rows)
         if progress:
             words = ", ".join(f"{name} {value}" for name, value in cell.key.items() if value)

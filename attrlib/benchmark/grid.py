@@ -31,7 +31,9 @@ class Block:
 
     Attributes:
         attack: As in the column `attack`. `model`: accuracy, curvature and cost, without a map; `clean`:
-            maps of another origin; otherwise a name that `cells.named` knows, such as `top-k suite`.
+            maps of another origin; `random`, `best random`, `mass`; or `[quick] [gradient] GOAL suite`
+            with a goal of `attacks.standard`, such as `top-k suite`. With the word `gradient` the suite
+            goes for the gradient, whatever map is scored.
         maps: Names of maps that are scored.
         eps: Budgets.
         recipes: Which ones; None for all that are shipped for Fashion-MNIST.

@@ -31,13 +31,13 @@ _Nets = Mapping[int, checkpoints.Network]
 def recipes(
     path: str | Path,
     *,
-    blocks: Sequence[Block] = FULL,
+    blocks: Sequence[Block] | None = None,
     points: str | Path = "runs/points",
     only: Sequence[str] | None = None,
     maps: Sequence[str] | None = None,
     device: str | torch.device = "cpu",
     progress: bool = False,
-    runner: _table.Runner = _table.one_by_one,
+    runner: _table.Runner | None = None,
 ) -> None:
     """Measure the cells of a grid: networks of a recipe, all seeds at once, under an attack.
 
@@ -55,13 +55,13 @@ def recipes(
 
     Args:
         path: Table to write, or to go on with.
-        blocks: What is measured, and in which order.
+        blocks: What is measured, and in which order; None takes `benchmark.FULL`.
         points: Folder of the points found, which later scores are read from.
         only: Recipes to measure; None takes all for Fashion-MNIST that are shipped.
         maps: Maps to score; None takes all of the blocks.
         device: Where to compute.
         progress: Print a line when a cell is done.
-        runner: Where cells are made: here, one by one, or on a cluster (`benchmark.on_cluster`). Blocks
+        runner: Makes the cells, such as `benchmark.on_cluster` gives it; None makes them here. Blocks
             follow each other, so that points are found once.
 
     Raises:
@@ -70,11 +70,11 @@ def recipes(
         ModuleNotFoundError: If Captum or zennit, which some maps need, is missing.
     """
     path = Path(path)
-    names, blocks = chosen(blocks, only=only, maps=maps)
+    names, wanted = chosen(FULL if blocks is None else blocks, only=only, maps=maps)
     images = cells.listed(data.fashion_mnist("test"), per_class=PER_CLASS)
     _table.check_constant(path, "list", data.fingerprint(images)[:8])
     _table.check_constant(path, "suite", SUITE, empty=True)
-    for block in blocks:
+    for block in wanted:
         made = _cells(path, block, names, images, Path(points).absolute(), device)
         _table.fill(path, made, device=device, progress=progress, runner=runner)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from attrlib import _files, benchmark
-from attrlib.benchmark import _table
 
 _TABLES = {"full": Path("results/recipes.csv"), "small": Path("runs/bench/small.csv")}
 
@@ -63,8 +62,8 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
     blocks, out = benchmark.GRIDS[options.grid], options.out or _TABLES[options.grid]
     with _files.claimed(out):
         benchmark.chosen(blocks, only=options.only, maps=options.maps)  # before a cluster is asked
-        here = nullcontext(_table.one_by_one)
-        with benchmark.on_cluster(options.scheduler) if options.scheduler else here as runner:
+        place = benchmark.on_cluster(options.scheduler) if options.scheduler else nullcontext()
+        with place as runner:
             benchmark.recipes(
                 out,
                 blocks=blocks,
