@@ -9,7 +9,7 @@ import torch
 
 from attrlib import data
 from attrlib.__main__ import main
-from attrlib.benchmark import FULL, SMALL, Block, cells, chosen, cluster, trained, transfer_targets
+from attrlib.benchmark import FULL, SMALL, Block, cells, cluster, trained, transfer_targets
 from attrlib.benchmark.grid import OTHER_MAPS
 from attrlib.recipes import RECIPES
 from tests.tables import rows
@@ -81,8 +81,15 @@ def test_points_of_each_way_have_a_place_of_their_own(tmp_path: Path) -> None:
 
 
 def test_unknown_names_of_a_block_are_named() -> None:
-    with pytest.raises(ValueError, match=r"Expected maps to be one of none, .*, got 'LIME'"):
-        Block(attack="top-k suite", maps=("LIME",))
+    averaged = "gradient, integrated gradients, SmoothGrad"  # a suite goes for no others
+    for attack, scored, known in (
+        ("top-k suite", "LRP", averaged),
+        ("gradient top-k suite", "LIME", f"{averaged}, UniGrad, .*"),
+        ("clean", "SmoothGrad", "gradient"),
+        ("model", "gradient", "none"),
+    ):
+        with pytest.raises(ValueError, match=f"Expected maps to be one of {known}, got '{scored}'"):
+            Block(attack=attack, maps=(scored,))
     with pytest.raises(ValueError, match=r"Expected recipes to be one of natural, .*, got 'x'"):
         Block(attack="top-k suite", recipes=("x",))
     with pytest.raises(ValueError, match=r"Expected attack to be one of random, .*, got 'sweet'"):
@@ -94,10 +101,10 @@ def test_unknown_names_of_a_block_are_named() -> None:
 
 
 def test_recipes_and_maps_are_chosen() -> None:
-    names, blocks = chosen(FULL, only=["madry", "natural"], maps=["LRP"])
+    names, blocks = trained.chosen(FULL, only=["madry", "natural"], maps=["LRP"])
     assert names == ["natural", "madry"]
     assert [(block.attack, block.maps) for block in blocks] == [("gradient top-k suite", ("LRP",))]
-    everyone, _ = chosen(FULL)
+    everyone, _ = trained.chosen(FULL)
     assert all(RECIPES[name].data is data.fashion_mnist for name in everyone)
 
 

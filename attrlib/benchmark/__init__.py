@@ -36,7 +36,7 @@ from attrlib.benchmark.methods import Variant, frontier, variants
 from attrlib.benchmark.own import as_rows, check_row, load_row, own_row
 from attrlib.benchmark.sampled_changes import sampling
 from attrlib.benchmark.sentences import WORD_MAPS, sentences
-from attrlib.benchmark.trained import calibration_error, chosen, recipes
+from attrlib.benchmark.trained import calibration_error, recipes
 from attrlib.benchmark.transferred import transfer, transfer_targets
 
 __all__ = [
@@ -68,7 +68,6 @@ __all__ = [
     "boards",
     "calibration_error",
     "check_row",
-    "chosen",
     "density",
     "density_recipe",
     "density_runs",

@@ -63,7 +63,7 @@ def _run(
     }
     failed: list[Exception] = []
     try:
-        for future in distributed.as_completed(sent):
+        for future in distributed.as_completed(list(sent), loop=client.loop):
             try:
                 rows = future.result()
             except distributed.KilledWorker as error:

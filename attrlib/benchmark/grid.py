@@ -16,7 +16,6 @@ BUDGETS = (8 / 255, 0.09, 0.1)
 
 AVERAGED = ("integrated gradients", "SmoothGrad")
 OTHER_MAPS = (*AVERAGED, "UniGrad", "input × gradient", "Grad-CAM", "LRP", "DeepLIFT")
-MAPS = ("none", "gradient", *OTHER_MAPS)
 
 TEN = ("natural", "softplus", "madry", "trades", "ig-sum-norm", "art", "hessian", "ssr-medium",
        "lga", "igr")  # fmt: skip
@@ -53,18 +52,24 @@ class Block:
 
     def __post_init__(self) -> None:
         """Check names and numbers."""
-        if self.attack not in ("model", "clean"):
-            cells.named(self.attack)
         for control in self.controls:
             cells.named(control)
         for name in self.maps:
-            _check.one_of(MAPS, maps=name)
+            _check.one_of(self._known(), maps=name)
         for name in self.recipes or ():
             _check.one_of(tuple(RECIPES), recipes=name)
         for eps in self.eps:
             _check.nonnegative(eps=eps)
         if self.per_class is not None:
             _check.count(per_class=self.per_class)
+
+    def _known(self) -> tuple[str, ...]:
+        """Maps that can be scored, or attacked if the attack goes for them."""
+        if self.attack == "model":
+            return ("none",)
+        if self.attack == "clean":
+            return ("gradient",)
+        return ("gradient", *(OTHER_MAPS if cells.named(self.attack).on_gradient else AVERAGED))
 
 
 _ENDS = (BUDGETS[0], BUDGETS[-1])

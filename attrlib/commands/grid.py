@@ -1,12 +1,14 @@
 """`python -m attrlib bench --grid`: recipes × maps × attacks × budgets × seeds."""
 
 import argparse
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 
 from attrlib import _files, benchmark
+from attrlib.benchmark import trained
+from attrlib.benchmark._table import Runner
 
 _TABLES = {"full": Path("results/recipes.csv"), "small": Path("runs/bench/small.csv")}
 
@@ -61,8 +63,10 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
         raise ValueError("Expected --only with --export, a few recipes, got all")
     blocks, out = benchmark.GRIDS[options.grid], options.out or _TABLES[options.grid]
     with _files.claimed(out):
-        benchmark.chosen(blocks, only=options.only, maps=options.maps)  # before a cluster is asked
-        place = benchmark.on_cluster(options.scheduler) if options.scheduler else nullcontext()
+        trained.chosen(blocks, only=options.only, maps=options.maps)  # before a cluster is asked
+        place: AbstractContextManager[Runner | None] = nullcontext()
+        if options.scheduler:
+            place = benchmark.on_cluster(options.scheduler)
         with place as runner:
             benchmark.recipes(
                 out,
