@@ -19,7 +19,7 @@ PROVENANCE = {"commit", "date", "device", "versions", "seconds"}
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    local = {"processes": True, "threads_per_worker": 1, "dashboard_address": None}
+    local = {"processes": True, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     with distributed.LocalCluster(n_workers=2, silence_logs=50, **local) as cluster:
         yield cluster.scheduler_address
 
@@ -73,7 +73,7 @@ def test_a_cluster_makes_the_same_rows(address: str, tmp_path: Path) -> None:
 
 def test_a_scheduler_without_workers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "TIMEOUT", 0.5)
-    local = {"processes": False, "dashboard_address": None, "silence_logs": 50}
+    local = {"processes": False, "dashboard_address": "127.0.0.1:0", "silence_logs": 50}
     with (
         distributed.LocalCluster(n_workers=0, **local) as empty,
         pytest.raises(ValueError, match=r"Expected workers of the scheduler at .*, got none"),

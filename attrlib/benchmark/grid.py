@@ -78,6 +78,7 @@ FULL: tuple[Block, ...] = (
     Block(attack="model", maps=("none",)),
     Block(attack="clean"),
     Block(attack="top-k suite", eps=BUDGETS),
+    Block(attack="random", eps=BUDGETS),
     # other maps, at the points that were found on the gradient: nearly free
     Block(attack="gradient top-k suite", maps=OTHER_MAPS, eps=BUDGETS[:1], controls=("random",)),
     # the two averaged maps themselves: each step takes 16 passes
@@ -87,8 +88,7 @@ FULL: tuple[Block, ...] = (
     ),
     # attacks on each other score
     *(Block(attack=f"{goal} suite", eps=_ENDS, seeds=(0,), per_class=5) for goal in GOALS[1:]),
-    # noise, and the first attack of the book
-    Block(attack="random", eps=BUDGETS),
+    # noise that was chosen, and the first attack of the book
     Block(attack="best random", eps=BUDGETS, seeds=(0,), per_class=5),
     Block(attack="mass", eps=BUDGETS, seeds=(0,), per_class=5),
 )  # fmt: skip
