@@ -235,6 +235,7 @@ def scores_at(
     device: str | torch.device,
     attribution: Attribution = attributions.gradient,
     at_rest: Clean | None = None,
+    specific_kendall: bool = True,
 ) -> Columns:
     """Own scores, controls and what became of the predictions, for each image.
 
@@ -248,6 +249,8 @@ def scores_at(
         device: Where to compute.
         attribution: The maps.
         at_rest: What `clean_maps` returns, if it is at hand.
+        specific_kendall: Whether the specific part of Kendall's τ is wanted, which compares all pairs of
+            a class and takes longer than all the rest.
     """
     x, y, pool_y = images.x.to(device), images.y.to(device), pool.y.to(device)
     if at_rest is None:
@@ -273,6 +276,8 @@ def scores_at(
         ("kendall", metrics.kendall, before, after),
         ("cosine", metrics.cosine, a, b),
     ):
+        if name == "kendall" and not specific_kendall:
+            continue
         estimate = metrics.specific(clean, changed, y, score=score, generator=_noise(0))
         found[f"specific_{name}"] = torch.tensor(estimate)
     found["outside_template"] = metrics.outside_template(

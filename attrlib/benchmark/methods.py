@@ -281,7 +281,15 @@ def _measured(
         attack = standard(eps=eps, attribution=attribution, k=K, effort="quick")
         x, y = images.x.to(device), images.y.to(device)
         z = attack(net, x, y, generator=torch.Generator().manual_seed(0))
-        found = cells.scores_at(net, images, z, pool, device=device, attribution=attribution)
+        found = cells.scores_at(
+            net,
+            images,
+            z,
+            pool,
+            device=device,
+            attribution=attribution,
+            specific_kendall=False,
+        )
         for quantity in _QUANTITIES:
             yield key | _row(name, eps, quantity, found[quantity])
 

@@ -215,7 +215,14 @@ def _attacked(
         for attack, columns in found.items():
             z = changed_images(key["map"], attack, eps, net, some, folder=folder, device=device)
             columns[seed] = cells.scores_at(
-                net, images, z, pool, device=device, attribution=scored, at_rest=clean
+                net,
+                images,
+                z,
+                pool,
+                device=device,
+                attribution=scored,
+                at_rest=clean,
+                specific_kendall=key["map"] == "gradient",
             )
     for attack, columns in found.items():
         few = attack != block.attack and len(some) < len(whole)
