@@ -28,7 +28,7 @@ def _threads() -> Iterator[None]:
 def _places(block: Block) -> Iterator[tuple[str, str, str]]:
     """Map, attack and budget of the rows of a block."""
     count = 10 * (block.per_class or trained.PER_CLASS)
-    more = "" if block.per_class is None else f", {count} images"
+    more = "" if block.per_class is None else f" ({count} images)"
     names = [block.attack, *(f"{control}{more}" for control in block.controls)]
     names += trained._ORIGINS if block.attack == "clean" else ()
     for name in names:

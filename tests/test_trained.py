@@ -189,7 +189,7 @@ def test_averaged_maps_are_attacked_beside_controls_on_the_same_images(table: Pa
     values = {row["attack"]: float(row["value"]) for row in made}
     direct, noise, transferred = values.values()
     assert [*values] == [
-        "quick top-k suite", "random, 10 images", "gradient top-k suite, 10 images"
+        "quick top-k suite", "random (10 images)", "gradient top-k suite (10 images)"
     ]  # fmt: skip
     assert direct < min(noise, transferred)
     assert {row["images"] for row in made} == {"10"}

@@ -226,7 +226,7 @@ def _attacked(
             )
     for attack, columns in found.items():
         few = attack != block.attack and len(some) < len(whole)
-        name = f"{attack}, {len(some)} images" if few else attack
+        name = f"{attack} ({len(some)} images)" if few else attack
         for row in seeds.summaries(columns):
             yield {**key, "attack": name, "suite": _version(attack), **row}
 
