@@ -13,7 +13,7 @@ import torch
 from attrlib import attributions, benchmark, checkpoints, data, metrics
 from attrlib.__main__ import main
 from attrlib.attacks import PGD, SUITE, LinfBall, RandomSign, WorstOf, standard
-from attrlib.benchmark import Block, calibration_error, cells, export, recipes, trained
+from attrlib.benchmark import Block, calibration_error, cells, recipes, trained
 from attrlib.maps import to_heatmap
 from attrlib.recipes import RECIPES
 from attrlib.regularizers import loss_hessian_eigenvalue
@@ -201,14 +201,28 @@ def test_averaged_maps_are_attacked_beside_controls_on_the_same_images(table: Pa
 
 
 def test_what_is_exported_is_what_was_scored(table: Path, tmp_path: Path) -> None:
-    points = table.parent / "points"
-    written = export(tmp_path, blocks=BLOCKS[1:4], points=points, only=["natural"])
-    assert [path.stem for path in written] == [
-        "natural-s0-gradient-top-k-suite-0.0500",
-        "natural-s0-input-x-gradient-gradient-top-k-suite-0.0500",
+    words = [
+        "bench",
+        "--grid",
+        "full",
+        "--only",
+        "natural",
+        "--maps",
+        "gradient",
+        "input × gradient",
     ]
-    about = json.loads(written[1].with_suffix(".json").read_text())
-    tensors = safetensors.torch.load_file(written[1])
+    words += ["--points", str(table.parent / "points"), "--out", str(table)]
+    before = table.read_bytes()
+    assert main([*words, "--export", str(tmp_path)]) == 0
+    assert table.read_bytes() == before
+    written = sorted(path.stem for path in tmp_path.glob("*.safetensors"))
+    assert written == sorted(path.stem for path in tmp_path.glob("*.json"))
+    stem = "natural-s0-input-x-gradient-gradient-top-k-suite-0.0500"
+    assert {*written} == {
+        stem, *(f"natural-s0-gradient-{goal}-suite-0.0500" for goal in cells.GOALS)
+    }  # fmt: skip
+    about = json.loads((tmp_path / f"{stem}.json").read_text())
+    tensors = safetensors.torch.load_file(tmp_path / f"{stem}.safetensors")
     assert (*about["tensors"],) == ("x", "y", "z", "map_x", "map_z")
     assert {*tensors} == {*about["tensors"]}
     test = data.fashion_mnist("test")
