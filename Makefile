@@ -61,14 +61,12 @@ speed: setup  ## measure how fast attributions and attacks are, and what terms o
 	$(BIN)/python -m tests.speed_terms
 	$(BIN)/python -m tests.speed
 
-bench: setup  ## measure six networks with quick attacks, each as a row of the leaderboard (10 minutes)
-	@for net in natural softplus madry igr lga hessian; do \
-		$(BIN)/python -m attrlib bench --checkpoint $$net --effort quick --out runs/bench/$$net.json || exit 1; \
-	done
+bench: setup  ## measure six networks with quick attacks on and across maps: a small grid (10 minutes)
+	$(BIN)/python -m attrlib bench --grid small
 
 grid: setup  ## measure attacks, networks and certificates; adds what is missing in results/ (hours)
 	$(BIN)/python -m attrlib bench strength
-	$(BIN)/python -m attrlib bench recipes
+	$(BIN)/python -m attrlib bench --grid full
 	$(BIN)/python -m attrlib bench benign
 	$(BIN)/python -m attrlib bench transfer
 	$(BIN)/python -m attrlib bench soundness

@@ -74,6 +74,13 @@ def test_one_seed_has_no_rank_and_changes_no_other() -> None:
     assert ranks(_entries(alone), COLUMN) == {}
 
 
+def test_other_maps_are_on_no_board() -> None:
+    (entry,) = _entries(_rows("a", 0.9, map="gradient"), _rows("a", 0.2, map="LRP"))
+    mean = entry.get(COLUMN)
+    assert mean is not None
+    assert mean.value == 0.9
+
+
 def test_rows_of_other_versions_and_images_never_mix() -> None:
     rows = [*_rows("a", 0.9), *_rows("a", 0.8, suite="3"), *_rows("b", 0.7, suite="10")]
     rows += _rows("c", 0.6, list="other")

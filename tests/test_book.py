@@ -119,6 +119,7 @@ def test_rows_are_chosen_by_column(tables: Path) -> None:
 
 def test_the_board_has_a_row_for_each_network() -> None:
     columns = ["recipe", "seed", "attack", "eps", "quantity", "value", "low", "high"]
+    other = pd.DataFrame([("madry", "0", "random", 0.1, "topk", 0.9, 0.9, 0.9)], columns=columns)
     rows = [
         ("madry", "0", "model", 0.0, "accuracy", 0.75, 0.7, 0.8),
         ("madry", "0", "top-k suite", 0.1, "topk", 0.5, 0.4, 0.6),
@@ -128,7 +129,9 @@ def test_the_board_has_a_row_for_each_network() -> None:
         ("madry", "0", "other image", 0.0, "topk", 0.3, 0.2, 0.4),
         ("madry", "0", "mass", 0.1, "topk", 0.9, 0.9, 0.9),  # another attack, left out
     ]
-    got = book.board(pd.DataFrame(rows, columns=columns)).loc[("madry", "0")]
+    table = pd.DataFrame(rows, columns=columns).assign(map="gradient")
+    table = pd.concat([table, other.assign(map="LRP")])  # another map, left out
+    got = book.board(table).loc[("madry", "0")]
     assert got["topk", 0.1] == 0.5
     assert (got["topk low", 0.1], got["topk high", 0.1]) == (0.4, 0.6)
     assert got["LENS", 0.1] == pytest.approx(0.5)  # (0.7 - 0.4) / (1 - 0.4)

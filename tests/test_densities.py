@@ -107,7 +107,7 @@ def test_a_second_call_makes_nothing_anew(
         assert path.read_bytes() == first
         with pytest.raises(AssertionError, match="trained again"):
             density(path)
-    assert capsys.readouterr().out.count("block short centered") == 1
+    assert capsys.readouterr().out.count("images block, length short, term centered") == 1
 
 
 def test_a_set_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_second_call_makes_nothing_anew(
         assert path.read_bytes() == first
         with pytest.raises(AssertionError, match="trained again"):
             frontier(path)
-    assert capsys.readouterr().out.count("natural as shipped") == 1
+    assert capsys.readouterr().out.count("family natural, setting as shipped") == 1
 
 
 def test_a_family_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_shipped_network_gives_the_numbers_of_its_row(monkeypatch: pytest.Monk
     net = checkpoints.load("madry-s0").model
     images, pool = cells.listed(test, per_class=10), cells.listed(test, per_class=50, start=10)
     monkeypatch.setattr(own, "standard", lambda **_: lambda model, x, y, generator: x)
-    monkeypatch.setattr(own, "PGD", lambda **_: lambda model, x, y, generator: x)
+    monkeypatch.setattr(cells, "_PGD", lambda model, x, y, generator: x)
     found = benchmark.own_row(
         [net], images, pool, name="n", models=["a"], source="s", test=test, eps=[EPS]
     )
@@ -116,6 +116,7 @@ def test_a_shipped_network_gives_the_numbers_of_its_row(monkeypatch: pytest.Monk
             continue
         where = {"recipe": "madry", "seed": "0", "list": found["list"]}
         where |= {name: cell[name] for name in ("attack", "quantity")}
+        where["map"] = "none" if cell["attack"] == "model" else "gradient"
         table = "benign" if cell["attack"] in (*data.BENIGN, "random weights") else "recipes"
         if cell["seed"] == "0":
             if table == "recipes":

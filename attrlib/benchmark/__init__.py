@@ -20,7 +20,10 @@ from attrlib.benchmark.certificate_soundness import (
     soundness,
     soundness_settings,
 )
+from attrlib.benchmark.cluster import on_cluster
 from attrlib.benchmark.densities import DensityRun, density, density_recipe, density_runs
+from attrlib.benchmark.exported import export
+from attrlib.benchmark.grid import BUDGETS, FULL, GRIDS, SMALL, Block
 from attrlib.benchmark.harmless import benign
 from attrlib.benchmark.imagenet import (
     LENS_K,
@@ -33,7 +36,7 @@ from attrlib.benchmark.methods import Variant, frontier, variants
 from attrlib.benchmark.own import as_rows, check_row, load_row, own_row
 from attrlib.benchmark.sampled_changes import sampling
 from attrlib.benchmark.sentences import WORD_MAPS, sentences
-from attrlib.benchmark.trained import BUDGETS, calibration_error, recipes
+from attrlib.benchmark.trained import calibration_error, recipes
 from attrlib.benchmark.transferred import transfer, transfer_targets
 
 __all__ = [
@@ -41,10 +44,14 @@ __all__ = [
     "ATTRIBUTIONS",
     "BUDGETS",
     "COLUMNS",
+    "FULL",
+    "GRIDS",
     "LENS_K",
     "OBJECTIVES",
     "RADIUS",
+    "SMALL",
     "WORD_MAPS",
+    "Block",
     "Board",
     "Column",
     "DensityRun",
@@ -64,11 +71,13 @@ __all__ = [
     "density",
     "density_recipe",
     "density_runs",
+    "export",
     "frontier",
     "imagenet_accuracy",
     "imagenet_lens",
     "lens_settings",
     "load_row",
+    "on_cluster",
     "own_row",
     "provenance",
     "ranks",

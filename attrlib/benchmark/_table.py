@@ -5,13 +5,75 @@ import datetime
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from attrlib import _files
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One piece of a study.
+
+    Attributes:
+        key: Fields that its rows, and no others, have; by them a table is asked whether it was made.
+        rows: Makes its rows, without the columns that say where they are from.
+    """
+
+    key: Row
+    rows: Callable[[], Iterable[Row]]
+
+    def made(self, device: str | torch.device) -> list[dict[str, str]]:
+        """Make the rows, and say where they are from."""
+        start = time.perf_counter()
+        rows = list(self.rows())
+        source = provenance(device, seconds=time.perf_counter() - start)
+        return [{**row, **source} for row in rows]
+
+
+Runner = Callable[[Iterable[Cell], str | torch.device], Iterator[tuple[Cell, list[dict[str, str]]]]]
+
+
+def _one_by_one(
+    cells: Iterable[Cell], device: str | torch.device
+) -> Iterator[tuple[Cell, list[dict[str, str]]]]:
+    """Make cells in this process, in their order."""
+    for cell in cells:
+        yield cell, cell.made(device)
+
+
+def fill(
+    path: str | Path,
+    cells: Iterable[Cell],
+    *,
+    device: str | torch.device,
+    progress: bool = False,
+    runner: Runner | None = None,
+) -> None:
+    """Add the rows of each cell that a table does not have yet; what is done is never lost.
+
+    Args:
+        path: Table to write, or to go on with.
+        cells: In the order in which they are asked for.
+        device: Where to compute.
+        progress: Print a line when a cell is done.
+        runner: Makes cells and gives each with its rows when it is done, in any order; None makes them
+            here, one by one.
+    """
+    path = Path(path)
+    missing = (cell for cell in cells if not in_table(path, cell.key))
+    for cell, rows in (runner or _one_by_one)(missing, device):
+        append(path, rows)
+        if progress:
+            words = ", ".join(f"{name} {value}" for name, value in cell.key.items() if value)
+            print(f"{words}: {rows[0]['seconds']} s", flush=True)
 
 
 def provenance(device: str | torch.device, *, seconds: float) -> dict[str, str]:
@@ -76,11 +138,11 @@ def in_table(path: Path, key: Mapping[str, str]) -> bool:
     return any(key.items() <= row.items() for row in rows)
 
 
-def check_constant(path: Path, column: str, value: str) -> None:
-    """Raise if a table holds rows with another value in a column that must be one for all."""
+def check_constant(path: Path, column: str, value: str, *, empty: bool = False) -> None:
+    """Raise if a table holds rows with another value in a column that must be one for all, or empty."""
     columns, rows = _read(path)
     _expect(path, columns, [column])
-    others = {row[column] for row in rows} - {value}
+    others = {row[column] for row in rows} - {value} - ({""} if empty else set())
     if others:
         raise ValueError(
             f"Expected {path} with {column} {value} in every row, got {sorted(others)}; "

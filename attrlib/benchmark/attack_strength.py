@@ -2,14 +2,13 @@
 
 import functools
 import itertools
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attrlib import _check, attributions, checkpoints, data, metrics, models, training
 from attrlib.attacks import (
@@ -155,7 +154,9 @@ def _families() -> Iterator[Setting]:
         yield replace(base, objective="random", steps=1, sharpness=())
         yield replace(base, sharpness=(1.0,))
         yield replace(base, steps=60, restarts=3)
-        yield replace(base, objective="rank", steps=_EFFORTS["standard"], sharpness=(100.0, 300.0, 1000.0))
+        yield replace(
+            base, objective="rank", steps=_EFFORTS["standard"], sharpness=(100.0, 300.0, 1000.0)
+        )
         for effort, steps in _EFFORTS.items():
             yield replace(base, objective=f"suite {effort}", steps=steps, sharpness=())
     for name in ("natural-s0", "madry-s0", "hessian-s0"):
@@ -193,6 +194,10 @@ def strength(
         FileNotFoundError: If the full Fashion-MNIST set is not found.
     """
     _check.count(images=images, low=2)
+    _table.fill(path, _strength_cells(images, device), device=device, progress=progress)
+
+
+def _strength_cells(images: int, device: str | torch.device) -> Iterator[_table.Cell]:
     pool = data.fashion_mnist("val", full=True)
     right: dict[str, data.Images] = {}
     for setting in strength_settings():
@@ -200,25 +205,28 @@ def strength(
         if setting.net not in right:
             right[setting.net] = training.only_correct(model, pool, device=device)
         chosen = right[setting.net][: min(images, setting.most)]
-        x, y = chosen.x.to(device), chosen.y.to(device)
         key = setting.row() | {"images": str(len(chosen))}
-        if _table.in_table(Path(path), key):
-            continue
-        start = time.perf_counter()
-        z, other = x, model
-        if setting.objective == "another image":
-            z = x[following(y)]
-        elif setting.objective == "random weights":
-            weights = torch.Generator().manual_seed(1)
-            other = models.SmallCNN(generator=weights).to(device)
-        else:
-            z = setting.attack()(model, x, y, generator=torch.Generator().manual_seed(0))
-        seconds = time.perf_counter() - start
-        scores = _compare(ATTRIBUTIONS[setting.attribution], (model, x), (other, z), y)
-        row = key | scores | _table.provenance(device, seconds=seconds)
-        _table.append(Path(path), [row])
-        if progress:
-            print(", ".join(f"{k} {v}" for k, v in row.items() if k in (*key, "topk", "seconds")))
+        yield _table.Cell(key, functools.partial(_attacked, key, setting, model, chosen, device))
+
+
+def _attacked(
+    key: Mapping[str, str],
+    setting: Setting,
+    model: nn.Module,
+    chosen: data.Images,
+    device: str | torch.device,
+) -> Iterator[Mapping[str, str]]:
+    """The row of a setting."""
+    x, y = chosen.x.to(device), chosen.y.to(device)
+    z, other = x, model
+    if setting.objective == "another image":
+        z = x[following(y)]
+    elif setting.objective == "random weights":
+        weights = torch.Generator().manual_seed(1)
+        other = models.SmallCNN(generator=weights).to(device)
+    else:
+        z = setting.attack()(model, x, y, generator=torch.Generator().manual_seed(0))
+    yield {**key, **_compare(ATTRIBUTIONS[setting.attribution], (model, x), (other, z), y)}
 
 
 def following(y: Tensor, *, same: bool = True) -> Tensor:

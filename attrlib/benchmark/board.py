@@ -8,7 +8,7 @@ from pathlib import Path
 from scipy import stats
 
 from attrlib import _check
-from attrlib.benchmark.trained import BUDGETS
+from attrlib.benchmark.grid import BUDGETS
 
 SUITE_ATTACK = "top-k suite"
 PRICE = "Accuracy and cost"
@@ -215,8 +215,8 @@ def boards(
 ) -> list[Board]:
     """Sort rows into what can be compared, from the newest suite to the oldest.
 
-    Rows of different versions of the suite, or on other images, are never on one board. What needs no
-    suite is on each of them, if it is of the same weights and images.
+    Of gradient maps only. Rows of different versions of the suite, or on other images, are never on one
+    board. What needs no suite is on each of them, if it is of the same weights and images.
 
     Args:
         rows: Of a table of networks; a network without attacked rows is on no board.
@@ -226,7 +226,7 @@ def boards(
     Returns:
         A board for each version of the suite and list of images.
     """
-    kept = [*rows, *benign]
+    kept = [row for row in (*rows, *benign) if row.get("map", "gradient") in ("gradient", "none")]
     found = []
     attacked = {
         (row.get("suite", ""), row["list"]) for row in kept if row["attack"] == SUITE_ATTACK

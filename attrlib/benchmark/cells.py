@@ -8,16 +8,18 @@ from the same points, and nothing stale is taken for a result.
 import functools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from attrlib import _files, attributions, data, metrics
-from attrlib.attacks import SUITE, RandomSign, standard
-from attrlib.attacks.suite import GOALS
-from attrlib.benchmark.attack_strength import K, Setting, following
+from attrlib import _files, attributions, data, metrics, training
+from attrlib.attacks import PGD, SUITE, LinfBall, RandomSign, standard
+from attrlib.attacks.suite import GOALS, Effort
+from attrlib.benchmark.attack_strength import ATTRIBUTIONS, K, Setting, following
+from attrlib.benchmark.seeds import Columns
 from attrlib.maps import to_heatmap
 from attrlib.training.state import contents
 from attrlib.types import Attack, Attribution, Classifier, Metric
@@ -35,8 +37,58 @@ _SCORES: Mapping[str, Metric] = {
     "kendall": metrics.kendall,
 }
 
-Columns = dict[str, Tensor]
-"""Per quantity one value for each image, or a single value (1,) that is no mean over images."""
+_PGD = PGD(ball=LinfBall(eps=0.1), steps=20, step_size=2.5 * 0.1 / 20, random_start=True)
+
+
+class Named(NamedTuple):
+    """What the name of an attack says.
+
+    Attributes:
+        goal: A goal of the suite, or a control.
+        effort: Of the suite.
+        on_gradient: Whether the gradient is attacked, whatever map is scored.
+    """
+
+    goal: str
+    effort: Effort = "standard"
+    on_gradient: bool = True
+
+
+def named(attack: str) -> Named:
+    """Read the name of an attack: a control, or `[quick] [gradient] GOAL suite`.
+
+    Without the word `gradient` a suite goes for the map that is scored.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    if attack in CONTROLS:
+        return Named(attack)
+    words = attack.split(" ")
+    effort: Effort = "quick" if words[0] == "quick" else "standard"
+    words = words[effort == "quick" :]
+    on_gradient = words[:1] == ["gradient"]
+    words = words[on_gradient:]
+    if len(words) != 2 or words[0] not in GOALS or words[1] != "suite":
+        raise ValueError(
+            f"Expected attack to be one of {', '.join(CONTROLS)} or [quick] [gradient] GOAL suite with "
+            f"one of the goals {', '.join(GOALS)}, got {attack!r}"
+        )
+    return Named(words[0], effort, on_gradient)
+
+
+def first(y: Tensor, *, per_class: int, start: int = 0) -> Tensor:
+    """Rows of some images of each class, by their order.
+
+    Args:
+        y: Labels.
+        per_class: Images of each class, >= 1.
+        start: How many of each class to pass over.
+    """
+    rows = [
+        (y == label).nonzero()[start : start + per_class, 0] for label in sorted(set(y.tolist()))
+    ]
+    return torch.cat(rows).sort().values
 
 
 def listed(test: data.Images, *, per_class: int, start: int = 0) -> data.Images:
@@ -50,14 +102,17 @@ def listed(test: data.Images, *, per_class: int, start: int = 0) -> data.Images:
     Returns:
         The images, in the order of the set. Which network does what plays no part.
     """
-    rows = [
-        (test.y == label).nonzero()[start : start + per_class, 0]
-        for label in sorted(set(test.y.tolist()))
-    ]
-    return test[torch.cat(rows).sort().values]
+    return test[first(test.y, per_class=per_class, start=start)]
 
 
-def attack_of(name: str, eps: float, others: Tensor | None = None) -> Attack:
+def attack_of(
+    name: str,
+    eps: float,
+    others: Tensor | None = None,
+    *,
+    effort: Effort = "standard",
+    attribution: Attribution = attributions.gradient,
+) -> Attack:
     """The attack of a cell.
 
     Args:
@@ -66,21 +121,28 @@ def attack_of(name: str, eps: float, others: Tensor | None = None) -> Attack:
             three starts on the mass of the top k, blunt copies only.
         eps: Budget in every pixel.
         others: Signed maps of other images of the class, for `identification`.
+        effort: Of the suite.
+        attribution: Whose maps the suite attacks.
 
     Raises:
         ValueError: If the name is unknown.
     """
-    gradient = attributions.gradient
     for goal in GOALS:
         if name == goal:
             return standard(
-                eps=eps, attribution=gradient, k=K, goal=goal, window=WINDOW, others=others
+                eps=eps,
+                attribution=attribution,
+                k=K,
+                effort=effort,
+                goal=goal,
+                window=WINDOW,
+                others=others,
             )
     if name == "random":
         return RandomSign(eps=eps)
     if name == "best random":
         score = functools.partial(metrics.topk_intersection, k=K)
-        return RandomSign(eps=eps, draws=_DRAWS, score=score, attribution=gradient)
+        return RandomSign(eps=eps, draws=_DRAWS, score=score, attribution=attributions.gradient)
     if name == "mass":
         return Setting(study="", eps=eps, steps=60, restarts=3).attack()
     raise ValueError(f"Expected name to be one of {', '.join((*GOALS, *CONTROLS))}, got {name!r}")
@@ -89,17 +151,38 @@ def attack_of(name: str, eps: float, others: Tensor | None = None) -> Attack:
 def points(
     net: torch.nn.Module,
     images: data.Images,
-    name: str,
+    attack: Named,
     eps: float,
     *,
     folder: Path,
     device: str | torch.device,
     pool: data.Images,
+    map: str = "gradient",
 ) -> Tensor:
-    """The changed images that an attack finds, on the device; from the folder if they are there."""
+    """The changed images that an attack finds, on the device; from the folder if they are there.
+
+    Args:
+        net: The network.
+        images: Images and the classes that are explained.
+        attack: Which one.
+        eps: Budget in every pixel.
+        folder: Where points are kept.
+        device: Where to compute.
+        pool: Other images, for the attack on identification.
+        map: The map that is attacked, by its name in `ATTRIBUTIONS`.
+
+    Raises:
+        ValueError: If a file of the folder is damaged.
+    """
+    name, effort, _ = attack
     version = SUITE if name in GOALS else "0"
-    key = _files.digest(contents(net), data.fingerprint(images), name, f"{eps:.6f}", version)
-    path = folder / f"{name.replace(' ', '-')}-{eps:.4f}-{key[:16]}.safetensors"
+    words = [f"{eps:.6f}", version]
+    kind = []
+    if name in GOALS:
+        kind = [word for word, usual in ((effort, "standard"), (map, "gradient")) if word != usual]
+    key = _files.digest(contents(net), data.fingerprint(images), name, *words, *kind)
+    stem = "-".join([name, *kind]).replace(" ", "-")
+    path = folder / f"{stem}-{eps:.4f}-{key[:16]}.safetensors"
     if path.exists():
         try:
             z = safetensors.torch.load_file(path)["z"].to(device)
@@ -109,12 +192,38 @@ def points(
     x, y = images.x.to(device), images.y.to(device)
     needed = name == "identification"
     others = _competitors(net, images, pool, device=device) if needed else None
-    attack = attack_of(name, eps, others)
-    z = attack(net, x, y, generator=torch.Generator().manual_seed(0))
+    goes = attack_of(name, eps, others, effort=effort, attribution=ATTRIBUTIONS[map])
+    z = goes(net, x, y, generator=_noise(0))
     folder.mkdir(parents=True, exist_ok=True)
     with _files.whole(path) as partial:
         partial.write_bytes(safetensors.torch.save({"z": z.cpu()}))
     return z
+
+
+def map_at(attribution: Attribution, net: Classifier, x: Tensor, y: Tensor) -> Tensor:
+    """The map at clean or changed images, with noise that is the same for both and that no attack saw."""
+    return attribution(net, x, y, generator=_noise(1))
+
+
+class Clean(NamedTuple):
+    """Signed maps of the unchanged images, and of those they compete with."""
+
+    images: Tensor
+    pool: Tensor
+
+
+def clean_maps(
+    net: Classifier,
+    images: data.Images,
+    pool: data.Images,
+    *,
+    device: str | torch.device,
+    attribution: Attribution = attributions.gradient,
+) -> Clean:
+    """The maps that all points of these images are compared with, each with noise of its own kind."""
+    a = map_at(attribution, net, images.x.to(device), images.y.to(device))
+    rest = attribution(net, pool.x.to(device), pool.y.to(device), generator=_noise(3))
+    return Clean(a, rest)
 
 
 def scores_at(
@@ -125,8 +234,12 @@ def scores_at(
     *,
     device: str | torch.device,
     attribution: Attribution = attributions.gradient,
+    at_rest: Clean | None = None,
+    specific_kendall: bool = True,
 ) -> Columns:
     """Own scores, controls and what became of the predictions, for each image.
+
+    Both maps of a score are made with the same noise, which no attack has seen.
 
     Args:
         net: The network.
@@ -135,11 +248,15 @@ def scores_at(
         pool: Other images, whose clean maps an image competes with.
         device: Where to compute.
         attribution: The maps.
+        at_rest: What `clean_maps` returns, if it is at hand.
+        specific_kendall: Whether the specific part of Kendall's τ is wanted, which compares all pairs of
+            a class and takes longer than all the rest.
     """
-    x, y = images.x.to(device), images.y.to(device)
-    a, b = attribution(net, x, y), attribution(net, z, y)
-    pool_y = pool.y.to(device)
-    rest = attribution(net, pool.x.to(device), pool_y)
+    x, y, pool_y = images.x.to(device), images.y.to(device), pool.y.to(device)
+    if at_rest is None:
+        at_rest = clean_maps(net, images, pool, device=device, attribution=attribution)
+    a, rest = at_rest
+    b = map_at(attribution, net, z, y)
     before, after, rest_heat = map(to_heatmap, (a, b, rest))
     found: Columns = {}
     for name, score in _SCORES.items():
@@ -159,9 +276,9 @@ def scores_at(
         ("kendall", metrics.kendall, before, after),
         ("cosine", metrics.cosine, a, b),
     ):
-        estimate = metrics.specific(
-            clean, changed, y, score=score, generator=torch.Generator().manual_seed(0)
-        )
+        if name == "kendall" and not specific_kendall:
+            continue
+        estimate = metrics.specific(clean, changed, y, score=score, generator=_noise(0))
         found[f"specific_{name}"] = torch.tensor(estimate)
     found["outside_template"] = metrics.outside_template(
         before, after, y, k=K, pool=rest_heat, pool_y=pool_y
@@ -172,6 +289,12 @@ def scores_at(
     found["kept"] = now == label
     found["unchanged"] = (z == x).flatten(1).all(1)
     return {name: values.cpu().double() for name, values in found.items()}
+
+
+def pgd20_accuracy(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
+    """Whether each prediction is right after 20 steps of PGD from a random point, at ε = 0.1."""
+    z = _PGD(model, x, y, generator=_noise(0))
+    return training.correct(model, z, y)
 
 
 def clean_controls(
@@ -208,3 +331,7 @@ def _competitors(
     maps = attributions.gradient(net, pool.x.to(device), pool.y.to(device))
     rows = torch.stack([(pool.y == label).nonzero()[:few, 0] for label in images.y])
     return maps[rows.to(device)]
+
+
+def _noise(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

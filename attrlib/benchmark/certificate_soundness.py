@@ -2,7 +2,6 @@
 
 import functools
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,20 +103,20 @@ def soundness(
     _check.count(images=images, high=10)
     chosen = listed(data.fashion_mnist("test"), per_class=1)[:images]
     x, y = chosen.x.to(device), chosen.y.to(device)
-    for setting in soundness_settings():
+
+    def cell(setting: SoundnessSetting) -> _table.Cell:
         head = {"net": setting.net, "kind": setting.kind, "eps": f"{setting.eps:.5f}"}
         model = nn.Identity() if setting.net == "coin" else checkpoints.load(setting.net).model
         key = head | {"weights": contents(model), "images": str(images)}
-        if _table.in_table(Path(path), key):
-            continue
-        start = time.perf_counter()
-        found = _KINDS[setting.kind](model.to(device), x, y, eps=setting.eps)
-        where = _table.provenance(device, seconds=time.perf_counter() - start)
-        made = [key | row | where for row in found]
-        _table.append(Path(path), made)
-        if progress:
-            for row in made:
-                print(", ".join(f"{k} {v}" for k, v in row.items() if k not in where), flush=True)
+
+        def rows() -> Rows:
+            found = _KINDS[setting.kind](model.to(device), x, y, eps=setting.eps)
+            return [key | row for row in found]
+
+        return _table.Cell(key, rows)
+
+    cells = map(cell, soundness_settings())
+    _table.fill(path, cells, device=device, progress=progress)
 
 
 def smoothed_cosine(

@@ -6,7 +6,6 @@ the truth. The weights of `density` and `density-block` in `recipes` were chosen
 """
 
 import functools
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,24 +121,24 @@ def density(
         ValueError: If a set is unknown.
         FileNotFoundError: If the full Fashion-MNIST is not at hand.
     """
-    path = Path(path)
     runs = list(density_runs())
     sets = list(dict.fromkeys(run.images for run in runs))
     for name in only or ():
         _check.one_of(sets, only=name)
-    for run in runs:
-        key = {name: str(value) for name, value in vars(run).items()}
-        if (only and run.images not in only) or _table.in_table(path, key):
-            continue
-        start = time.perf_counter()
+    made = (_cell(run, device) for run in runs if not only or run.images in only)
+    _table.fill(path, made, device=device, progress=progress)
+
+
+def _cell(run: DensityRun, device: str | torch.device) -> _table.Cell:
+    key = {name: str(value) for name, value in vars(run).items()}
+
+    def rows() -> Iterator[dict[str, str]]:
         net = _trained(run, device)
-        val = _images(run.images, "val")
         with training.eval_mode(net):
-            rows = [key | row for row in _measured(net, val, device)]
-        source = _table.provenance(device, seconds=time.perf_counter() - start)
-        _table.append(path, [row | source for row in rows])
-        if progress:
-            print(*key.values(), source["seconds"], "s", flush=True)
+            for row in _measured(net, _images(run.images, "val"), device):
+                yield key | row
+
+    return _table.Cell(key, rows)
 
 
 def density_recipe(run: DensityRun) -> Recipe:

@@ -1,7 +1,6 @@
 """Maps where no attacker is at work: changes that nobody makes to deceive, and weights at random."""
 
 import copy
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from attrlib import _check, _files, attributions, checkpoints, data, metrics, models
 from attrlib.benchmark import _table, cells
 from attrlib.benchmark.attack_strength import K
+from attrlib.benchmark.seeds import Columns, summaries
 from attrlib.maps import to_heatmap
 from attrlib.recipes import RECIPES, planted_blocks
 from attrlib.training.state import contents
@@ -44,43 +44,44 @@ def benign(
     Raises:
         ValueError: If a recipe is not shipped, or the table is another one.
     """
-    path = Path(path)
     names = [name for name in RECIPES if name in checkpoints.names()]
     for name in only or ():
         _check.one_of(names, only=name)
-    for name in names if only is None else [name for name in names if name in only]:
-        nets = {
-            seed: checkpoints.load(f"{name}-s{seed}").model.to(device)
-            for seed in checkpoints.seeds(name)
-        }
-        blocks = RECIPES[name].data is planted_blocks
-        test = planted_blocks("test") if blocks else data.fashion_mnist("test")
-        images = cells.listed(test, per_class=PER_CLASS)
-        key = {
-            "recipe": name,
-            "map": "gradient",
-            "list": data.fingerprint(images)[:8],
-            "checkpoints": _files.digest(*map(contents, nets.values()))[:8],
-        }
-        if _table.in_table(path, key):
-            continue
-        start = time.perf_counter()
+    made = (_cell(name, device) for name in names if only is None or name in only)
+    _table.fill(path, made, device=device, progress=progress)
+
+
+def _cell(name: str, device: str | torch.device) -> _table.Cell:
+    nets = {
+        seed: checkpoints.load(f"{name}-s{seed}").model.to(device)
+        for seed in checkpoints.seeds(name)
+    }
+    blocks = RECIPES[name].data is planted_blocks
+    test = planted_blocks("test") if blocks else data.fashion_mnist("test")
+    images = cells.listed(test, per_class=PER_CLASS)
+    key = {
+        "recipe": name,
+        "map": "gradient",
+        "list": data.fingerprint(images)[:8],
+        "checkpoints": _files.digest(*map(contents, nets.values()))[:8],
+    }
+
+    def rows() -> Iterator[dict[str, str]]:
         found = {
             seed: leaked(net, images, device=device)
             if isinstance(images, data.Blocks)
             else changes(net, images, device=device)
             for seed, net in nets.items()
         }
-        rows = [key | row for row in summarized(found)]
-        source = _table.provenance(device, seconds=time.perf_counter() - start)
-        _table.append(path, [row | source for row in rows])
-        if progress:
-            print(f"{name}: {source['seconds']} s", flush=True)
+        for row in summarized(found):
+            yield key | row
+
+    return _table.Cell(key, rows)
 
 
 def changes(
     net: nn.Module, images: data.Images, *, device: str | torch.device
-) -> dict[str, cells.Columns]:
+) -> dict[str, Columns]:
     """Scores of the maps before and after each benign change and with weights drawn anew, by its name.
 
     Args:
@@ -108,7 +109,7 @@ def changes(
     return found
 
 
-def _without_training(net: nn.Module, a: Tensor, x: Tensor, y: Tensor) -> cells.Columns:
+def _without_training(net: nn.Module, a: Tensor, x: Tensor, y: Tensor) -> Columns:
     """Scores of the maps with those of the network with random weights, means over draws of these."""
     other, noise = copy.deepcopy(net).cpu(), torch.Generator().manual_seed(0)
     drawn = []
@@ -120,7 +121,7 @@ def _without_training(net: nn.Module, a: Tensor, x: Tensor, y: Tensor) -> cells.
 
 def leaked(
     net: nn.Module, images: data.Blocks, *, device: str | torch.device
-) -> dict[str, cells.Columns]:
+) -> dict[str, Columns]:
     """Share of the mass, and of as many top pixels as the garment has lit ones, in the null block."""
     x, y, null = (part.to(device) for part in (images.x, images.y, images.null))
     lit = ((x[:, 0] > 0) & ~null).flatten(1).sum(1)
@@ -132,8 +133,8 @@ def leaked(
     return {"clean": {name: values.cpu().double() for name, values in shares.items()}}
 
 
-def summarized(found: Mapping[int, Mapping[str, cells.Columns]]) -> Iterator[dict[str, str]]:
-    """Yield rows of each seed, with an interval over images, and of all seeds, over both.
+def summarized(found: Mapping[int, Mapping[str, Columns]]) -> Iterator[dict[str, str]]:
+    """Yield the rows of each attack: of each seed, and of all of them.
 
     Args:
         found: Per seed and per attack the values of each image.
@@ -141,37 +142,12 @@ def summarized(found: Mapping[int, Mapping[str, cells.Columns]]) -> Iterator[dic
     Yields:
         Attack, seed and the columns of one number; of a single seed no interval for all.
     """
-    for attack, columns in next(iter(found.values())).items():
-        for quantity in columns:
-            values = torch.stack([parts[attack][quantity] for parts in found.values()])
-            for seed, one in zip(found, values, strict=True):
-                yield _row(attack, str(seed), quantity, one, _over_images(one))
-            known = len(values) > 1 and not bool(values.isnan().all(1).any())
-            ends = metrics.seed_interval(values) if known else None
-            yield _row(attack, "all", quantity, values.nanmean(1), ends, images=values.shape[1])
+    for attack in next(iter(found.values())):
+        for row in summaries({seed: parts[attack] for seed, parts in found.items()}):
+            yield {"attack": attack} | row
 
 
-def _row(
-    attack: str,
-    seed: str,
-    quantity: str,
-    values: Tensor,
-    ends: tuple[float, float] | None,
-    *,
-    images: int | None = None,
-) -> dict[str, str]:
-    count = len(values) if images is None else images
-    head = {"attack": attack, "seed": seed}
-    return head | _table.measured(quantity, count, float(values.nanmean()), ends)
-
-
-def _over_images(values: Tensor) -> tuple[float, float] | None:
-    if int((~values.isnan()).sum()) < 2:
-        return None
-    return metrics.interval(values, generator=torch.Generator().manual_seed(0))
-
-
-def _compared(a: Tensor, b: Tensor) -> cells.Columns:
+def _compared(a: Tensor, b: Tensor) -> Columns:
     scores = {
         "topk": metrics.topk_intersection(to_heatmap(a), to_heatmap(b), k=K),
         "cosine": metrics.cosine(a, b),

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,14 +112,16 @@ def imagenet_accuracy(
         FileNotFoundError: If the folder or the file does not exist.
     """
     photographs, classes = _labelled(folder, wnids)
-    start = time.perf_counter()
-    hits = _hits(models.imagenet(), photographs, classes, device, progress=progress)
-    seconds = time.perf_counter() - start
-    low, high = metrics.interval(hits, generator=torch.Generator().manual_seed(0))
+    key = {"model": "efficientnet-lite0", "images": str(len(photographs))}
+
+    def rows() -> Iterator[dict[str, str]]:
+        hits = _hits(models.imagenet(), photographs, classes, device, progress=progress)
+        low, high = metrics.interval(hits, generator=torch.Generator().manual_seed(0))
+        yield key | _table.rounded({"accuracy": float(hits.mean()), "low": low, "high": high})
+
+    made = _table.Cell(key, rows).made(device)
     Path(path).unlink(missing_ok=True)
-    row = {"model": "efficientnet-lite0", "images": str(len(hits))}
-    row |= _table.rounded({"accuracy": float(hits.mean()), "low": low, "high": high})
-    _table.append(Path(path), [row | _table.provenance(device, seconds=seconds)])
+    _table.append(Path(path), made)
 
 
 def imagenet_lens(
@@ -159,24 +160,23 @@ def imagenet_lens(
     """
     photographs, classes = _labelled(folder, wnids)
     model = models.imagenet().to(device)
-    hits: Tensor | None = None
-    for setting in lens_settings():
-        if _table.in_table(Path(path), setting.row()):
-            continue
-        start = time.perf_counter()
+    hits = functools.cache(functools.partial(_hits, model, photographs, classes, device))
+
+    def rows(setting: LensSetting) -> Iterator[dict[str, str]]:
         pool = torch.arange(len(photographs))
         if setting.steps:
-            hits = _hits(model, photographs, classes, device) if hits is None else hits
-            pool = pool[hits.bool()]
+            pool = pool[hits().bool()]
         if len(pool) < setting.images:
             raise ValueError(f"Expected folder with {setting.images} images, got {len(pool)}")
         chosen = pool[torch.arange(setting.images) * len(pool) // setting.images]
         found = _compare(setting, model, photographs[chosen], classes, device)
-        where = _table.provenance(device, seconds=time.perf_counter() - start)
-        rows = [setting.row() | row | where for row in _rows(found)]
-        _table.append(Path(path), rows)
-        if progress:
-            print(", ".join(f"{k} {v}" for k, v in setting.row().items()), where["seconds"], "s")
+        for row in _rows(found):
+            yield setting.row() | row
+
+    made = (
+        _table.Cell(setting.row(), functools.partial(rows, setting)) for setting in lens_settings()
+    )
+    _table.fill(path, made, device=device, progress=progress)
 
 
 def _labelled(folder: str | Path, wnids: str | Path) -> tuple[data.FolderImages, Tensor]:

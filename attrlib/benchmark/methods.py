@@ -6,7 +6,6 @@ shipped checkpoints come from full runs.
 """
 
 import functools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -219,7 +218,6 @@ def frontier(
         ValueError: If a family is unknown or the table is of other images.
         FileNotFoundError: If the full Fashion-MNIST is not at hand.
     """
-    path = Path(path)
     chosen = list(variants())
     families = list(dict.fromkeys(variant.family for variant in chosen))
     for family in only or ():
@@ -229,17 +227,17 @@ def frontier(
     images = cells.listed(val, per_class=PER_CLASS)
     pool = cells.listed(val, per_class=POOL, start=PER_CLASS)
     mark = data.fingerprint(images)[:8]
-    _table.check_constant(path, "list", mark)
-    for variant in chosen:
+    _table.check_constant(Path(path), "list", mark)
+
+    def cell(variant: Variant) -> _table.Cell:
         key = {"family": variant.family, "setting": variant.setting, "list": mark, "suite": SUITE}
-        if (only and variant.family not in only) or _table.in_table(path, key):
-            continue
-        start = time.perf_counter()
-        rows = list(_rows(key, variant.recipe, train, val, (images, pool), device))
-        source = _table.provenance(device, seconds=time.perf_counter() - start)
-        _table.append(path, [row | source for row in rows])
-        if progress:
-            print(variant.family, variant.setting, source["seconds"], "s", flush=True)
+        lists = images, pool
+        return _table.Cell(
+            key, functools.partial(_rows, key, variant.recipe, train, val, lists, device)
+        )
+
+    wanted = [variant for variant in chosen if not only or variant.family in only]
+    _table.fill(path, map(cell, wanted), device=device, progress=progress)
 
 
 def _rows(
@@ -283,7 +281,15 @@ def _measured(
         attack = standard(eps=eps, attribution=attribution, k=K, effort="quick")
         x, y = images.x.to(device), images.y.to(device)
         z = attack(net, x, y, generator=torch.Generator().manual_seed(0))
-        found = cells.scores_at(net, images, z, pool, device=device, attribution=attribution)
+        found = cells.scores_at(
+            net,
+            images,
+            z,
+            pool,
+            device=device,
+            attribution=attribution,
+            specific_kendall=False,
+        )
         for quantity in _QUANTITIES:
             yield key | _row(name, eps, quantity, found[quantity])
 

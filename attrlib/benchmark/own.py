@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attrlib import _check, _files, attributions, data, training
-from attrlib.attacks import PGD, SUITE, LinfBall, RandomSign, standard
+from attrlib.attacks import SUITE, RandomSign, standard
 from attrlib.attacks.suite import EFFORTS, Effort
 from attrlib.benchmark import _table, cells
 from attrlib.benchmark.attack_strength import K
 from attrlib.benchmark.board import SUITE_ATTACK
+from attrlib.benchmark.grid import BUDGETS
 from attrlib.benchmark.harmless import changes, summarized
-from attrlib.benchmark.trained import BUDGETS
+from attrlib.benchmark.seeds import Columns
 from attrlib.training.state import contents
-from attrlib.types import Classifier
 
 _PROVENANCE = ("commit", "date", "device", "versions", "seconds")
 
@@ -171,7 +171,7 @@ def own_row(
     }
 
 
-_Parts = Mapping[tuple[str, float], cells.Columns]
+_Parts = Mapping[tuple[str, float], Columns]
 
 
 def _parts(
@@ -184,7 +184,7 @@ def _parts(
     """Values of each image, by attack and budget."""
     images, pool, test = lists
     x, y = images.x.to(device), images.y.to(device)
-    found: dict[tuple[str, float], cells.Columns] = {("model", 0.0): _accuracy(net, test, device)}
+    found: dict[tuple[str, float], Columns] = {("model", 0.0): _accuracy(net, test, device)}
     others = cells.clean_controls(net, images, device=device)
     for name, columns in {**others, **changes(net, images, device=device)}.items():
         found[name, 0.0] = columns
@@ -192,19 +192,13 @@ def _parts(
         suite = standard(eps=budget, attribution=attributions.gradient, k=K, effort=effort)
         for name, attack in (("random", RandomSign(eps=budget)), (SUITE_ATTACK, suite)):
             z = attack(net, x, y, generator=torch.Generator().manual_seed(0))
-            scores = cells.scores_at(net, images, z, pool, device=device)
+            scores = cells.scores_at(net, images, z, pool, device=device, specific_kendall=False)
             found[name, budget] = {quantity: scores[quantity] for quantity in _QUANTITIES}
     return found
 
 
-def _accuracy(net: nn.Module, test: data.Images, device: str | torch.device) -> cells.Columns:
-    pgd = PGD(ball=LinfBall(eps=0.1), steps=20, step_size=2.5 * 0.1 / 20, random_start=True)
-
-    def attacked(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-        z = pgd(model, x, y, generator=torch.Generator().manual_seed(0))
-        return training.correct(model, z, y)
-
-    scores = {"accuracy": training.correct, "pgd20_accuracy": attacked}
+def _accuracy(net: nn.Module, test: data.Images, device: str | torch.device) -> Columns:
+    scores = {"accuracy": training.correct, "pgd20_accuracy": cells.pgd20_accuracy}
     values = training.evaluate(net, test, scores, device=device)
     return {name: value.cpu().double() for name, value in values.items()}
 

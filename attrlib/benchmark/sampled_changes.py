@@ -2,8 +2,7 @@
 
 import functools
 import itertools
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,22 +111,22 @@ def sampling(
     """
     _check.count(images=images, low=2)
     _check.positive(eps=eps)
-    path = Path(path)
     validation = data.fashion_mnist("val", full=True)
-    for net in nets or SAMPLING_NETS:
-        key = {"net": net, "map": "gradient", "eps": f"{eps:.5f}", "images": str(images)}
-        if _table.in_table(path, key | {"suite": SUITE}):
-            continue
-        start = time.perf_counter()
-        model = checkpoints.load(net).model.to(device)
-        right = training.only_correct(model, validation[: 2 * images], device=device)
-        x, y = right.x[:images].to(device), right.y[:images].to(device)
-        case = Case(model, x, y, attributions.gradient(model, x, y))
-        rows = [key | row for row in _rows(case, eps=eps)]
-        where = _table.provenance(device, seconds=time.perf_counter() - start)
-        _table.append(path, [row | where for row in rows])
-        for row in rows if progress else ():
-            print(", ".join(row[k] for k in ("net", "score", "points", "value", "share")))
+
+    def cell(net: str) -> _table.Cell:
+        head = {"net": net, "map": "gradient", "eps": f"{eps:.5f}", "images": str(images)}
+
+        def rows() -> Iterator[dict[str, str]]:
+            model = checkpoints.load(net).model.to(device)
+            right = training.only_correct(model, validation[: 2 * images], device=device)
+            x, y = right.x[:images].to(device), right.y[:images].to(device)
+            case = Case(model, x, y, attributions.gradient(model, x, y))
+            for row in _rows(case, eps=eps):
+                yield head | row
+
+        return _table.Cell(head | {"suite": SUITE}, rows)
+
+    _table.fill(path, map(cell, nets or SAMPLING_NETS), device=device, progress=progress)
 
 
 def _rows(case: Case, *, eps: float) -> list[dict[str, str]]:

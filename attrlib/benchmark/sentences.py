@@ -1,7 +1,6 @@
 """Do the findings about images hold for sentences? Networks of three seeds, attacked word by word."""
 
 import functools
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -64,47 +63,40 @@ def sentences(
         ValueError: If `count` is below 1.
     """
     _check.count(count=count)
-    path, nets = Path(path), Path(nets)
+    made = _cells(Path(nets), count, seeds, device)
+    _table.fill(path, made, device=device, progress=progress)
+
+
+def _cells(
+    nets: Path, count: int, seeds: tuple[int, ...], device: str | torch.device
+) -> Iterator[_table.Cell]:
     test = data.sentiment("test")
-    _write(path, {"recipe": "tf-idf", "seed": "0"}, _reference, device, progress)
+    yield _cell(_reference, recipe="tf-idf", seed="0")
     for seed in seeds:
         models = {name: _network(nets, name, seed, device) for name in recipes.TEXTS}
         chosen = _chosen(list(models.values()), test, device)[:count]
         for name, model in models.items():
-            key = {"recipe": name, "seed": str(seed)}
-            work = functools.partial(_of_network, model, test, chosen)
-            _write(path, key, work, device, progress)
+            head = {"recipe": name, "seed": str(seed)}
+            yield _cell(functools.partial(_of_network, model, test, chosen), **head)
             for title, attribution in WORD_MAPS.items():
                 work = functools.partial(_of_map, model, attribution, test)
-                _write(path, key | {"map": title}, work, device, progress)
+                yield _cell(work, **head, map=title)
                 for swaps in SWAPS:
                     work = functools.partial(_attacked, model, attribution, chosen, swaps)
-                    where = key | {"map": title, "swaps": str(swaps)}
-                    _write(path, where, work, device, progress)
+                    yield _cell(work, **head, map=title, swaps=str(swaps))
 
 
-def _write(
-    path: Path,
-    key: Mapping[str, str],
-    work: Callable[[], _Values],
-    device: str | torch.device,
-    progress: bool,
-) -> None:
-    """Add the values of one piece of work as rows, unless they are there."""
-    key = {"map": "", "swaps": "0"} | dict(key)
-    key = {name: key[name] for name in ("recipe", "seed", "map", "swaps")}
-    if _table.in_table(path, key):
-        return
-    start = time.perf_counter()
-    values = work()
-    where = _table.provenance(device, seconds=time.perf_counter() - start)
-    rows = [
-        key | {"measure": name} | _table.rounded({"value": value}) | where
-        for name, value in values.items()
-    ]
-    _table.append(path, rows)
-    if progress:
-        print(", ".join(key.values()), values)
+def _cell(
+    work: Callable[[], _Values], *, recipe: str, seed: str, map: str = "", swaps: str = "0"
+) -> _table.Cell:
+    """A row for each value of one piece of work."""
+    key = {"recipe": recipe, "seed": seed, "map": map, "swaps": swaps}
+
+    def rows() -> Iterator[dict[str, str]]:
+        for name, value in work().items():
+            yield key | {"measure": name} | _table.rounded({"value": value})
+
+    return _table.Cell(key, rows)
 
 
 def _network(nets: Path, name: str, seed: int, device: str | torch.device) -> TextCNN:

@@ -1,26 +1,29 @@
 """What each recipe does to accuracy, curvature and explanations: one table of all shipped checkpoints."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from attrlib import _check, _files, checkpoints, data, metrics, training
-from attrlib.attacks import PGD, SUITE, LinfBall
-from attrlib.attacks.suite import GOALS
-from attrlib.benchmark import _table, cells
+from attrlib import _check, _files, attributions, checkpoints, data, training
+from attrlib.attacks import SUITE
+from attrlib.benchmark import _table, cells, seeds
+from attrlib.benchmark.grid import FULL, Block
+from attrlib.benchmark.seeds import Columns
+from attrlib.benchmark.transferred import transfer_targets
 from attrlib.recipes import RECIPES, Recipe
 from attrlib.regularizers import loss_hessian_eigenvalue
 from attrlib.training.state import contents
-from attrlib.types import Classifier
+from attrlib.types import Attribution, Classifier
 
-BUDGETS = (8 / 255, 0.09, 0.1)  # the last two lie inside and on the edge of the ball of `madry`
 PER_CLASS, POOL = 10, 50
-_PGD = PGD(ball=LinfBall(eps=0.1), steps=20, step_size=2.5 * 0.1 / 20, random_start=True)
 _DRAWS = 1000
+_ORIGINS = ("other image", "other class", "blank image")  # rows of the part `clean`
 
 _Nets = Mapping[int, checkpoints.Network]
 
@@ -28,175 +31,255 @@ _Nets = Mapping[int, checkpoints.Network]
 def recipes(
     path: str | Path,
     *,
+    blocks: Sequence[Block] | None = None,
     points: str | Path = "runs/points",
     only: Sequence[str] | None = None,
+    maps: Sequence[str] | None = None,
     device: str | torch.device = "cpu",
     progress: bool = False,
+    runner: _table.Runner | None = None,
 ) -> None:
-    """Measure every recipe for Fashion-MNIST of which checkpoints are shipped, all its seeds at once.
+    """Measure the cells of a grid: networks of a recipe, all seeds at once, under an attack.
 
-    Of each network: accuracy, PGD-20 accuracy at ε = 0.1, confidence, calibration error and the largest
+    `model`: accuracy, PGD-20 accuracy at ε = 0.1, confidence, calibration error and the largest
     eigenvalue of the loss Hessian, on the embedded test images; the cost of a training step beside an
-    ordinary one. Of its gradient maps: the scores after the suite of attacks on the top k
-    (`attacks.standard`), on the first ten test images of each class, whatever a network predicts for
-    them; the explained class is the label. On seed 0 also suites that go for each other score, on the
-    first five of each class; one and many draws of random signs; the first attack of the book. Controls
-    beside each: identification among 50 other images of the class, specific scores, and maps of another
-    origin.
+    ordinary one. `clean`: scores of the clean maps with maps of another origin. An attack: scores of maps
+    after it, on the first ten test images of each class, or fewer, whatever a network predicts for them;
+    the explained class is the label. A suite of attacks (`attacks.standard`) goes for the map that is
+    scored, or for the gradient where its name says so. Controls beside each score: identification among
+    50 other images of the class, specific scores, and what one draw of random signs does.
 
     The list of images is fixed: a recipe that comes later adds rows and changes none. Rows of all seeds
-    have intervals over seeds and images (`metrics.seed_interval`), rows of one seed over images.
+    have intervals over seeds and images (`metrics.seed_interval`), rows of one seed over images. A sample
+    that cannot be attacked stays in, unchanged, and is counted (`unchanged`).
 
     Args:
         path: Table to write, or to go on with.
+        blocks: What is measured, and in which order; None takes `benchmark.FULL`.
         points: Folder of the points found, which later scores are read from.
         only: Recipes to measure; None takes all for Fashion-MNIST that are shipped.
+        maps: Maps to score; None takes all of the blocks.
         device: Where to compute.
-        progress: Print each part as it is done.
+        progress: Print a line when a cell is done.
+        runner: Makes the cells, such as `benchmark.on_cluster` gives it; None makes them here. Blocks
+            follow each other, so that points are found once.
 
     Raises:
-        ValueError: If a recipe is not shipped or for other data, or the table has rows of other
-            checkpoints or images.
+        ValueError: If a recipe is not shipped or for other data, no block has a map, or the table has
+            rows of other checkpoints, of other images or of another version of the suite.
+        ModuleNotFoundError: If Captum or zennit, which some maps need, is missing.
     """
     path = Path(path)
+    names, wanted = chosen(FULL if blocks is None else blocks, only=only, maps=maps)
+    images = cells.listed(data.fashion_mnist("test"), per_class=PER_CLASS)
+    _table.check_constant(path, "list", data.fingerprint(images)[:8])
+    _table.check_constant(path, "suite", SUITE, empty=True)
+    for block in wanted:
+        made = _cells(path, block, names, images, Path(points).absolute(), device)
+        _table.fill(path, made, device=device, progress=progress, runner=runner)
+
+
+def chosen(
+    blocks: Sequence[Block],
+    *,
+    only: Sequence[str] | None = None,
+    maps: Sequence[str] | None = None,
+) -> tuple[list[str], list[Block]]:
+    """Recipes and blocks that are asked for.
+
+    Args:
+        blocks: All.
+        only: Recipes; None for all.
+        maps: Maps; None for all.
+
+    Returns:
+        Recipes for Fashion-MNIST that are shipped, and blocks with no other maps.
+
+    Raises:
+        ValueError: If one is not there.
+    """
     plain = [name for name, recipe in RECIPES.items() if recipe.data is data.fashion_mnist]
     names = [name for name in plain if name in checkpoints.names()]
-    if only is not None:
-        for name in only:
-            _check.one_of(names, only=name)
-        names = [name for name in names if name in only]
-    test = data.fashion_mnist("test")
-    images, few, pool = _lists(test)
-    _table.check_constant(path, "list", data.fingerprint(images)[:8])
-    for part in _parts():
-        for name in names:
-            nets = _nets(name, part, device)
-            if not nets:
-                continue
-            digest = _files.digest(*(contents(net) for net in nets.values()))[:8]
-            key = {
-                "recipe": name,
-                "map": "none" if part[0] == "model" else "gradient",
-                "attack": part[0],
-                "suite": SUITE if part[0].endswith(" suite") else "",
-                "eps": f"{part[1]:.5f}",
-                "list": data.fingerprint(images)[:8],
-                "checkpoints": digest,
-            }
-            if _done(path, key):
-                continue
-            start = time.perf_counter()
-            rows = list(_rows(key, part, nets, (test, images, few, pool), Path(points), device))
-            seconds = time.perf_counter() - start
-            source = _table.provenance(device, seconds=seconds)
-            _table.append(path, [row | source for row in rows])
-            if progress:
-                print(f"{name}, {part[0]}, eps {part[1]:.4f}: {seconds:.0f} s", flush=True)
+    for name in only or ():
+        _check.one_of(names, only=name)
+    scored = [name for block in blocks for name in block.maps]
+    for name in maps or ():
+        _check.one_of(tuple(dict.fromkeys(scored)), maps=name)
+    wanted = [
+        replace(block, maps=tuple(name for name in block.maps if maps is None or name in maps))
+        for block in blocks
+    ]
+    kept = [name for name in names if only is None or name in only]
+    return kept, [block for block in wanted if block.maps]
 
 
-def _parts() -> Iterator[tuple[str, float]]:
-    """What is measured, and at which budget; what matters most comes first."""
-    yield "model", 0.0
-    yield "clean", 0.0
-    for eps in BUDGETS:
-        yield "top-k suite", eps
-    for eps in (BUDGETS[0], BUDGETS[-1]):
-        for goal in GOALS[1:]:
-            yield f"{goal} suite", eps
-    for eps in BUDGETS:
-        for control in cells.CONTROLS:
-            yield control, eps
+def _cells(
+    path: Path,
+    block: Block,
+    names: Sequence[str],
+    images: data.Images,
+    points: Path,
+    device: str | torch.device,
+) -> Iterator[_table.Cell]:
+    """The cells of a block; each loads its networks itself, so that it can be made elsewhere."""
+    for eps, scored, name in itertools.product(block.eps, block.maps, names):
+        nets = _nets(name, block, "cpu")
+        if not nets or (block.recipes and name not in block.recipes):
+            continue
+        key = {
+            "recipe": name,
+            "map": scored,
+            "attack": block.attack,
+            "suite": _version(block.attack),
+            "eps": f"{eps:.5f}",
+            "list": data.fingerprint(images)[:8],
+            "checkpoints": _files.digest(*map(contents, nets.values()))[:8],
+        }
+        _check_checkpoints(path, key)
+        yield _table.Cell(key, functools.partial(_rows, key, block, eps, points, device))
 
 
-def _lists(test: data.Images) -> tuple[data.Images, data.Images, data.Images]:
-    """Images for the top-k suite, the first half of them for all else, and a pool of others."""
-    return (
-        cells.listed(test, per_class=PER_CLASS),
-        cells.listed(test, per_class=PER_CLASS // 2),
-        cells.listed(test, per_class=POOL, start=PER_CLASS),
-    )
+def _version(attack: str) -> str:
+    return SUITE if attack.endswith(" suite") else ""
 
 
-def _nets(name: str, part: tuple[str, float], device: str | torch.device) -> _Nets:
-    """All seeds, or the first one for what is measured on one seed."""
-    every = part[0] in ("model", "clean", "top-k suite", "random")
+def _nets(name: str, block: Block, device: str | torch.device) -> _Nets:
     return {
         seed: checkpoints.load(f"{name}-s{seed}").model.to(device)
         for seed in checkpoints.seeds(name)
-        if every or seed == 0
+        if block.seeds is None or seed in block.seeds
     }
 
 
-def _done(path: Path, key: Mapping[str, str]) -> bool:
-    """Whether the table has these rows; raise if it has them of other checkpoints."""
-    if _table.in_table(path, key):
-        return True
+def _check_checkpoints(path: Path, key: Mapping[str, str]) -> None:
+    """Raise if the table has these rows, made from other checkpoints."""
     other = {name: value for name, value in key.items() if name != "checkpoints"}
-    if _table.in_table(path, other):
+    if not _table.in_table(path, key) and _table.in_table(path, other):
         raise ValueError(
             f"Expected {path} with rows of {key['recipe']} made from the checkpoints "
             f"{key['checkpoints']}, got others; take these rows out, or write a new table"
         )
-    return False
 
 
 def _rows(
     key: Mapping[str, str],
-    part: tuple[str, float],
-    nets: _Nets,
-    lists: tuple[data.Images, data.Images, data.Images, data.Images],
+    block: Block,
+    eps: float,
     folder: Path,
     device: str | torch.device,
 ) -> Iterator[dict[str, str]]:
-    attack, eps = part
-    test, images, few, pool = lists
-    if attack == "model":
+    """The rows of a cell."""
+    nets = _nets(key["recipe"], block, device)
+    test = data.fashion_mnist("test")
+    if block.attack == "model":
         columns = {seed: _model(net, test, device) for seed, net in nets.items()}
-        yield from _summaries(key, columns)
         cost = step_ratios(RECIPES[key["recipe"]], test, device)
-        yield dict(key) | _row("all", "step_ratio", len(cost), median(cost))
-    elif attack == "clean":
+        ratio = seeds.row("all", "step_ratio", len(cost), median(cost))
+        for row in (*seeds.summaries(columns), *_of_seeds(columns), ratio):
+            yield {**key, **row}
+    elif block.attack == "clean":
+        images = cells.listed(test, per_class=PER_CLASS)
         found = {
             seed: cells.clean_controls(net, images, device=device) for seed, net in nets.items()
         }
-        for origin in next(iter(found.values())):
+        for origin in _ORIGINS:
             changed = {seed: controls[origin] for seed, controls in found.items()}
-            yield from _summaries(dict(key) | {"attack": origin}, changed)
+            for row in seeds.summaries(changed):
+                yield {**key, "attack": origin, **row}
         # So that a second call finds these rows by their part.
-        yield dict(key) | _row("all", "images", len(images), len(images))
+        yield {**key, **seeds.row("all", "images", len(images), len(images))}
     else:
-        whole = len(nets) > 1 or attack == "top-k suite"
-        chosen = images if whole else few
-        columns = {}
-        for seed, net in nets.items():
-            z = cells.points(
+        yield from _attacked(key, block, eps, nets, folder, device)
+
+
+def _attacked(
+    key: Mapping[str, str],
+    block: Block,
+    eps: float,
+    nets: _Nets,
+    folder: Path,
+    device: str | torch.device,
+) -> Iterator[dict[str, str]]:
+    """Scores of the maps after the attack, and after its controls."""
+    test = data.fashion_mnist("test")
+    pool = cells.listed(test, per_class=POOL, start=PER_CLASS)
+    whole = cells.listed(test, per_class=PER_CLASS)
+    some = cells.first(whole.y, per_class=block.per_class or PER_CLASS)
+    images = whole[some]
+    scored = attribution(key["map"])
+    found: dict[str, dict[int, Columns]] = {
+        attack: {} for attack in (block.attack, *block.controls)
+    }
+    for seed, net in nets.items():
+        clean = cells.clean_maps(net, images, pool, device=device, attribution=scored)
+        for attack, columns in found.items():
+            z = changed_images(key["map"], attack, eps, net, some, folder=folder, device=device)
+            columns[seed] = cells.scores_at(
                 net,
-                chosen,
-                attack.removesuffix(" suite"),
-                eps,
-                folder=folder,
+                images,
+                z,
+                pool,
                 device=device,
-                pool=pool,
+                attribution=scored,
+                at_rest=clean,
+                specific_kendall=key["map"] == "gradient",
             )
-            columns[seed] = cells.scores_at(net, chosen, z, pool, device=device)
-        yield from _summaries(key, columns)
+    for attack, columns in found.items():
+        few = attack != block.attack and len(some) < len(whole)
+        name = f"{attack} ({len(some)} images)" if few else attack
+        for row in seeds.summaries(columns):
+            yield {**key, "attack": name, "suite": _version(attack), **row}
 
 
-def _model(
-    net: checkpoints.Network, test: data.Images, device: str | torch.device
-) -> cells.Columns:
+def changed_images(
+    scored: str,
+    attack: str,
+    eps: float,
+    net: torch.nn.Module,
+    some: Tensor,
+    *,
+    folder: Path,
+    device: str | torch.device,
+) -> Tensor:
+    """The points of an attack, found now if they are not in the folder.
+
+    Those of the whole suite on the top k of the gradient are found for the whole list, and serve any map.
+
+    Args:
+        scored: Name of the map that is scored.
+        attack: See `cells.named`.
+        eps: Budget.
+        net: The network.
+        some: Rows of the list that are wanted.
+        folder: Where points are kept.
+        device: Where to compute.
+    """
+    test = data.fashion_mnist("test")
+    whole = cells.listed(test, per_class=PER_CLASS)
+    pool = cells.listed(test, per_class=POOL, start=PER_CLASS)
+    way = cells.named(attack)
+    target = "gradient" if way.on_gradient else scored
+    find = functools.partial(
+        cells.points, net, attack=way, eps=eps, folder=folder, device=device, pool=pool, map=target
+    )
+    if (way.goal, way.effort, target) == ("top-k", "standard", "gradient"):
+        return find(whole)[some.to(device)]
+    return find(whole[some])
+
+
+def attribution(name: str) -> Attribution:
+    """The map of this name; only those of other libraries ask for these."""
+    return attributions.gradient if name == "gradient" else transfer_targets()[name]
+
+
+def _model(net: checkpoints.Network, test: data.Images, device: str | torch.device) -> Columns:
     """Values of each test image that need no second map."""
-
-    def attacked(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-        z = _PGD(model, x, y, generator=torch.Generator().manual_seed(0))
-        return training.correct(model, z, y)
-
     values = training.evaluate(
         net,
         test,
         {
             "accuracy": training.correct,
-            "pgd20_accuracy": attacked,
+            "pgd20_accuracy": cells.pgd20_accuracy,
             "confidence": _confidence,
             "lambda_max": lambda model, x, _: loss_hessian_eigenvalue(model, x),
         },
@@ -211,66 +294,31 @@ def _confidence(model: Classifier, x: Tensor, _: Tensor) -> Tensor:
     return highest
 
 
-def _summaries(
-    key: Mapping[str, str], columns: Mapping[int, cells.Columns]
-) -> Iterator[dict[str, str]]:
-    """Rows of each seed and of all seeds together."""
-    for quantity in next(iter(columns.values())):
-        values = torch.stack([found[quantity] for found in columns.values()])
-        if quantity.startswith("specific_"):  # value and interval of a ratio of means
-            for seed, (value, low, high) in zip(columns, values.tolist(), strict=True):
-                yield dict(key) | _row(str(seed), quantity, 0, value, (low, high))
-            yield dict(key) | _over_seeds(quantity, values[:, 0])
-            continue
-        for seed, one in zip(columns, values, strict=True):
-            yield dict(key) | _row(str(seed), quantity, len(one), _mean(one), _bootstrap(one))
-        yield dict(key) | _over_seeds(quantity, values)
-        if quantity == "lambda_max":
-            medians = [_median(one) for one in values]
-            for seed, one, value in zip(columns, values, medians, strict=True):
-                ends = _bootstrap(one, _median)
-                yield dict(key) | _row(str(seed), "lambda_max_median", len(one), value, ends)
-            yield dict(key) | _over_seeds("lambda_max_median", torch.tensor(medians))
-        if quantity == "confidence":
-            errors = [
-                calibration_error(found["confidence"], found["accuracy"])
-                for found in columns.values()
-            ]
-            for seed, value in zip(columns, errors, strict=True):
-                yield dict(key) | _row(str(seed), "calibration_error", values.shape[1], value)
-            yield dict(key) | _over_seeds("calibration_error", torch.tensor(errors))
-
-
-def _over_seeds(quantity: str, values: Tensor) -> dict[str, str]:
-    """The row of all seeds: of values (seeds, images), or one a seed (seeds,)."""
-    known = values.double()
-    means = known if known.ndim == 1 else known.nanmean(1)
-    images = 0 if known.ndim == 1 else known.shape[1]
-    ends = None
-    if len(means) > 1 and not means.isnan().any():
-        ends = metrics.seed_interval(known)
-    return _row("all", quantity, images, float(means.mean()), ends)
-
-
-def _row(
-    seed: str, quantity: str, count: int, value: float, ends: tuple[float, float] | None = None
-) -> dict[str, str]:
-    return {"seed": seed} | _table.measured(quantity, count, value, ends)
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.nanmean())
+def _of_seeds(found: Mapping[int, Columns]) -> Iterator[dict[str, str]]:
+    """What is no mean over images: the median of an eigenvalue and the error of calibration."""
+    medians = {seed: columns["lambda_max"] for seed, columns in found.items()}
+    for seed, one in medians.items():
+        yield seeds.row(str(seed), "lambda_max_median", len(one), _median(one), _bootstrap(one))
+    values = torch.tensor([_median(one) for one in medians.values()])
+    yield seeds.over_seeds("lambda_max_median", values)
+    errors = {
+        seed: calibration_error(columns["confidence"], columns["accuracy"])
+        for seed, columns in found.items()
+    }
+    for seed, error in errors.items():
+        yield seeds.row(str(seed), "calibration_error", len(medians[seed]), error)
+    yield seeds.over_seeds("calibration_error", torch.tensor(list(errors.values())))
 
 
 def _median(values: Tensor) -> float:
     return float(values.nanmedian())
 
 
-def _bootstrap(values: Tensor, statistic: Callable[[Tensor], float] = _mean) -> tuple[float, float]:
-    """The 95 % percentile interval of a statistic of images (n,), drawn anew."""
+def _bootstrap(values: Tensor) -> tuple[float, float]:
+    """The 95 % percentile interval of the median of images (n,), drawn anew."""
     generator = torch.Generator().manual_seed(0)
     draws = (torch.randint(len(values), values.shape, generator=generator) for _ in range(_DRAWS))
-    found = torch.tensor([statistic(values[rows]) for rows in draws], dtype=torch.float64)
+    found = torch.tensor([_median(values[rows]) for rows in draws], dtype=torch.float64)
     low, high = found.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
     return float(low), float(high)
 

@@ -2,8 +2,7 @@
 
 import functools
 import itertools
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -120,36 +119,45 @@ def transfer(
     _check.count(images=images, low=2)
     _check.count(others=others, low=2)
     _check.nonnegative(eps=eps)
-    path = Path(path)
-    targets = transfer_targets()
-    validation = data.fashion_mnist("val", full=True)
-    for net in nets or TRANSFER_NETS:
-        model = checkpoints.load(net).model.to(device)
-        right = training.only_correct(model, validation[: 2 * (images + others)], device=device)
-        x, y = right.x[:images].to(device), right.y[:images].to(device)
-        rest = right[images : images + others]
-        for source in (*CONTROLS, *SOURCES):
-            key = {"net": net, "source": source, "eps": f"{eps:.5f}", "images": str(images)}
-            key |= {"effort": "quick", "suite": SUITE} if source in SOURCES else _UNATTACKED
-            missing = [t for t in targets if not _table.in_table(path, key | {"target": t})]
-            if not missing:
-                continue
-            start = time.perf_counter()
-            z = _point(model, x, y, source, eps=eps)
-            seconds = time.perf_counter() - start
-            rows = []
-            for target in missing:
-                explain = functools.partial(targets[target], model)
-                row = key | {"target": target}
-                row |= _scores(explain, (x, z, y), rest.x.to(device), rest.y.to(device), source)
-                row |= _kept(model, x, z) | _table.provenance(device, seconds=seconds)
-                rows.append(row)
-            _table.append(path, rows)
-            for row in rows if progress else ():
-                print(", ".join(row[k] for k in ("net", "source", "target", "topk", "seconds")))
+    validation = data.fashion_mnist("val", full=True)[: 2 * (images + others)]
+
+    def cells() -> Iterator[_table.Cell]:
+        for net in nets or TRANSFER_NETS:
+            model = checkpoints.load(net).model.to(device)
+            right = training.only_correct(model, validation, device=device)
+            rest = right[images : images + others]
+            for source in (*CONTROLS, *SOURCES):
+                key = {"net": net, "source": source, "eps": f"{eps:.5f}", "images": str(images)}
+                key |= {"effort": "quick", "suite": SUITE} if source in SOURCES else _UNATTACKED
+                yield from _cells(key, model, right[:images], rest, eps=eps, device=device)
+
+    _table.fill(path, cells(), device=device, progress=progress)
 
 
 _UNATTACKED = {"effort": "", "suite": ""}
+
+
+def _cells(
+    head: Mapping[str, str],
+    model: nn.Module,
+    images: data.Images,
+    rest: data.Images,
+    *,
+    eps: float,
+    device: str | torch.device,
+) -> Iterator[_table.Cell]:
+    """The maps scored at the points of one attack, which the first of them has to find."""
+    x, y = images.x.to(device), images.y.to(device)
+    point = functools.cache(functools.partial(_point, model, x, y, head["source"], eps=eps))
+
+    def rows(key: Mapping[str, str], target: Attribution) -> Iterator[dict[str, str]]:
+        points, explain = (x, point(), y), functools.partial(target, model)
+        found = _scores(explain, points, rest.x.to(device), rest.y.to(device), head["source"])
+        yield {**key, **found, **_kept(model, x, point())}
+
+    for name, target in transfer_targets().items():
+        key = {**head, "target": name}
+        yield _table.Cell(key, functools.partial(rows, key, target))
 
 
 def _point(model: nn.Module, x: Tensor, y: Tensor, source: str, *, eps: float) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from attrlib import _files, benchmark, checkpoints, data, models
 from attrlib.benchmark import _table
-from attrlib.commands import row
+from attrlib.commands import grid, row
 from attrlib.training.state import contents
 
 
@@ -22,23 +22,13 @@ def add_options(
         machine: Declares where to compute.
     """
     row.add_options(parser)
+    grid.add_options(parser)
     machine(parser)
     studies = parser.add_subparsers(dest="study", metavar="STUDY")
     strength = studies.add_parser(
         "strength", help="how far attacks on attributions go, by their effort (hours on one core)"
     )
     strength.add_argument("--images", type=int, default=300, help="number (default: 300)")
-    recipes = studies.add_parser(
-        "recipes",
-        help="accuracy, curvature and maps of all shipped checkpoints (hours on one core)",
-    )
-    recipes.add_argument("--only", nargs="+", metavar="RECIPE", help="these recipes (default: all)")
-    recipes.add_argument(
-        "--points",
-        type=Path,
-        default=Path("runs/points"),
-        help="folder of the changed images that were found (default: runs/points)",
-    )
     frontier = studies.add_parser(
         "frontier",
         help="every training method at many strengths, in short runs (hours on one core)",
@@ -99,7 +89,6 @@ def add_options(
         "imagenet-accuracy": imagenet,
         "imagenet-lens": lens,
         "frontier": frontier,
-        "recipes": recipes,
         "sampling": sampling,
         "transfer": transfer,
         "sentences": sentences,
@@ -112,7 +101,7 @@ def add_options(
 
 
 def run(options: argparse.Namespace, *, device: torch.device) -> None:
-    """Run a study, or measure a network of the caller's own; a second call goes on after the first one.
+    """Run a grid or a study, or measure a network of the caller's own; a second call goes on.
 
     Args:
         options: As `add_options` declares them.
@@ -124,20 +113,18 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
         FileNotFoundError: If images are missing.
         OSError: If the table cannot be written; this is tried first.
     """
+    if options.grid:
+        other = options.study or (options.model or options.checkpoint or [None])[0]
+        if other is not None:
+            raise ValueError(f"Expected --grid alone, got {other}, too")
+        grid.run(options, device=device)
+        return
     if options.study is None or options.model or options.checkpoint:
         row.run(options, device=device)
         return
     with _files.claimed(options.out), _table.made_of(options.out, **_contents(options)):
         if options.study == "strength":
             benchmark.strength(options.out, images=options.images, device=device, progress=True)
-        elif options.study == "recipes":
-            benchmark.recipes(
-                options.out,
-                points=options.points,
-                only=options.only,
-                device=device,
-                progress=True,
-            )
         elif options.study == "benign":
             benchmark.benign(options.out, only=options.only, device=device, progress=True)
         elif options.study == "soundness":

@@ -11,7 +11,8 @@ from attrlib import _check, _files, benchmark, data
 from attrlib.attacks import SUITE
 from attrlib.attacks.suite import EFFORTS
 from attrlib.benchmark import cells
-from attrlib.benchmark.trained import BUDGETS, PER_CLASS, POOL
+from attrlib.benchmark.grid import BUDGETS
+from attrlib.benchmark.trained import PER_CLASS, POOL
 from attrlib.commands import network
 from attrlib.training.state import contents
 
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
     if options.study is not None:
         raise ValueError(f"Expected a study or --model, got both, {options.study} and {names[0]}")
     if not names:
-        raise ValueError("Expected a study or --model, got none; --help lists the studies")
+        raise ValueError("Expected a study, --grid or --model, got none; --help lists the studies")
     if options.out is None:
         raise ValueError("Expected --out FILE for the row, got none")
     _check.count(images=options.images, low=2)

@@ -1,0 +1,137 @@
+"""The declared grid: what it covers, and what is refused."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from attrlib import data
+from attrlib.__main__ import main
+from attrlib.benchmark import FULL, SMALL, Block, cells, cluster, trained, transfer_targets
+from attrlib.benchmark.grid import OTHER_MAPS
+from attrlib.recipes import RECIPES
+from tests.tables import rows
+
+TABLE = Path(__file__).resolve().parents[1] / "results" / "recipes.csv"
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """Put back what the command sets."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def _places(block: Block) -> Iterator[tuple[str, str, str]]:
+    """Map, attack and budget of the rows of a block."""
+    count = 10 * (block.per_class or trained.PER_CLASS)
+    more = "" if block.per_class is None else f" ({count} images)"
+    names = [block.attack, *(f"{control}{more}" for control in block.controls)]
+    names += trained._ORIGINS if block.attack == "clean" else ()
+    for name in names:
+        for scored in block.maps:
+            yield from ((scored, name, f"{eps:.5f}") for eps in block.eps)
+
+
+def test_the_table_holds_nothing_but_the_grid() -> None:
+    declared = {place for block in FULL for place in _places(block)}
+    assert {tuple(row[k] for k in ("map", "attack", "eps")) for row in rows(TABLE)} <= declared
+    for block in (*FULL, *SMALL):  # no place twice: a row is found by it
+        places = [*_places(block)]
+        assert len(places) == len({*places})
+    assert len([p for b in FULL for p in _places(b)]) == len(declared)
+    assert {*OTHER_MAPS} < {*transfer_targets()}
+
+
+def test_names_of_attacks_say_what_is_attacked_and_how_hard() -> None:
+    assert cells.named("top-k suite") == ("top-k", "standard", False)
+    assert cells.named("gradient lens suite") == ("lens", "standard", True)
+    assert cells.named("quick cosine suite") == ("cosine", "quick", False)
+    assert cells.named("quick gradient top-k suite") == ("top-k", "quick", True)
+    assert cells.named("best random") == ("best random", "standard", True)
+    for name in (
+        "suite",
+        "top-k",
+        "strong top-k suite",
+        "gradient quick top-k suite",
+        "quick random",
+    ):
+        with pytest.raises(ValueError, match=re.escape("one of the goals top-k, lens, kendall, c")):
+            cells.named(name)
+
+
+def test_points_of_each_way_have_a_place_of_their_own(tmp_path: Path) -> None:
+    few = data.fashion_mnist("test")[:2]
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "attack_of", lambda *_, **__: lambda net, x, y, generator: x)
+        for name, scored in (
+            ("top-k suite", "gradient"),
+            ("quick top-k suite", "gradient"),
+            ("quick top-k suite", "SmoothGrad"),
+            ("random", "gradient"),
+            ("random", "SmoothGrad"),  # the same points, whatever map is scored
+        ):
+            way = cells.named(name)
+            cells.points(net, few, way, 0.1, folder=tmp_path, device="cpu", pool=few, map=scored)
+    assert len([*tmp_path.iterdir()]) == 4
+
+
+def test_unknown_names_of_a_block_are_named() -> None:
+    averaged = "gradient, integrated gradients, SmoothGrad"  # a suite goes for no others
+    for attack, scored, known in (
+        ("top-k suite", "LRP", averaged),
+        ("gradient top-k suite", "LIME", f"{averaged}, UniGrad, .*"),
+        ("clean", "SmoothGrad", "gradient"),
+        ("model", "gradient", "none"),
+    ):
+        with pytest.raises(ValueError, match=f"Expected maps to be one of {known}, got '{scored}'"):
+            Block(attack=attack, maps=(scored,))
+    with pytest.raises(ValueError, match=r"Expected recipes to be one of natural, .*, got 'x'"):
+        Block(attack="top-k suite", recipes=("x",))
+    with pytest.raises(ValueError, match=r"Expected attack to be one of random, .*, got 'sweet'"):
+        Block(attack="random", controls=("sweet",))
+    with pytest.raises(ValueError, match="Expected eps >= 0, got -1"):
+        Block(attack="random", eps=(-1,))
+    with pytest.raises(ValueError, match="Expected per_class to be an integer >= 1, got 0"):
+        Block(attack="random", per_class=0)
+
+
+def test_recipes_and_maps_are_chosen() -> None:
+    names, blocks = trained.chosen(FULL, only=["madry", "natural"], maps=["LRP"])
+    assert names == ["natural", "madry"]
+    assert [(block.attack, block.maps) for block in blocks] == [("gradient top-k suite", ("LRP",))]
+    everyone, _ = trained.chosen(FULL)
+    assert all(RECIPES[name].data is data.fashion_mnist for name in everyone)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--only", "nobody"), "Expected only to be one of natural, "),
+        (("--maps", "LIME"), "Expected maps to be one of none, gradient, "),
+        (("--export", "maps"), "Expected --only with --export, a few recipes, got all"),
+        (("--model", "m:f"), "Expected --grid alone, got m:f, too"),
+        (
+            ("--scheduler", "tcp://127.0.0.1:1"),
+            "Expected a Dask scheduler at tcp://127.0.0.1:1, got",
+        ),
+        (("benign",), "Expected --grid alone, got benign, too"),
+    ],
+)
+def test_bad_options_end_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cluster, "TIMEOUT", 0.5)
+    assert main(["bench", "--grid", "small", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"attrlib bench: {message}")
+    assert [*tmp_path.iterdir()] == []
