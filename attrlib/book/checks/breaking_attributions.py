@@ -85,4 +85,4 @@ def rank_objective(answer: object) -> str:
     goal = attacks.Rank(k=3, temperature=0.1, relative=False)(a[:, None], ours[:, None])
     (right,) = torch.autograd.grad(goal.sum(), ours)
     expect_close(slope, right, tried="its gradient in b", hint=hint, tolerance=1e-3)
-    return "With a falling temperature, this is the second kind of attack in the suite."
+    return "With a falling temperature, this is what four of the five climbs of the suite go for."
