@@ -1,4 +1,4 @@
-"""Another attack on the top-k score of gradient maps that shares no code with the suite; see `tests.refute`.
+"""Another attack on the top-k score of gradient maps, without code of the suite; run by `tests.refute`.
 
 *One-sided slopes.* The top k are counted on the map itself, or nearly so, and never on a soft copy: by
 the chain rule each unit's derivative has a slope on the score, and the unit is pushed along it. What

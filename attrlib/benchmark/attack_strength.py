@@ -155,7 +155,9 @@ def _families() -> Iterator[Setting]:
         yield replace(base, objective="random", steps=1, sharpness=())
         yield replace(base, sharpness=(1.0,))
         yield replace(base, steps=60, restarts=3)
-        yield replace(base, objective="rank", steps=_EFFORTS["standard"], sharpness=(100.0, 300.0, 1000.0))
+        yield replace(
+            base, objective="rank", steps=_EFFORTS["standard"], sharpness=(100.0, 300.0, 1000.0)
+        )
         for effort, steps in _EFFORTS.items():
             yield replace(base, objective=f"suite {effort}", steps=steps, sharpness=())
     for name in ("natural-s0", "madry-s0", "hessian-s0"):
