@@ -10,6 +10,7 @@ import torch
 
 from attrlib import attributions, benchmark, checkpoints, data, models
 from attrlib.__main__ import main
+from attrlib.attacks import SUITE
 from attrlib.benchmark import transferred as study
 
 DRAWN = ("SmoothGrad", "UniGrad")
@@ -47,7 +48,7 @@ def test_each_target_is_scored_at_the_points_of_each_source(tmp_path: Path) -> N
     assert topk["gradient", "gradient"] < topk["random", "gradient"] - 0.1
     for place, row in rows.items():
         assert float(row["topk_low"]) <= topk[place] <= float(row["topk_high"])
-        assert row["suite"] == ("2" if place[0] == "gradient" else "")
+        assert row["suite"] == (SUITE if place[0] == "gradient" else "")
         assert 0 <= float(row["identified"]) <= 1
         assert all(row[name] for name in ("commit", "date", "device", "versions", "seconds"))
     assert float(rows["gradient", "LRP"]["kept"]) == 1
