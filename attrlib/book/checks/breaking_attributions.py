@@ -18,17 +18,18 @@ def project(answer: object) -> str:
     return "The package's own ball also repairs the rounding of x + eps."
 
 
-def mass_left(answer: object) -> str:
-    """`mass_left(a, b, k)` is the share of the heatmap b that lies on the k highest pixels of a."""
-    a, b = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    for k in (1, 5):
-        order = a.flatten(1).argsort(1, descending=True)[:, :k]
-        share = b.flatten(1).gather(1, order).sum(1) / b.flatten(1).sum(1)
-        tried = f"three heatmaps of 4×4, k={k}"
-        hint = "metrics.topk_mask(a, k=k) is the set; add b on it and divide by all of b."
-        got = run(answer, a, b, k, tried=tried, hint=hint)
-        expect_close(got, share, tried=tried, hint=hint)
-    return "An attack on the top k pixels minimises this number."
+def one_sided(answer: object) -> str:
+    """`one_sided(u, rise, reach)` is the pull on units: long on the wrong side, a tenth on the other."""
+    u = torch.tensor([-0.2, -0.2, 0.2, 0.2, -0.01, 0.02])
+    rise = torch.tensor([1.0, -1.0, 1.0, -1.0, -2.0, 0.5])
+    wrong = torch.tensor([True, False, False, True, False, False])
+    for reach in (0.1, 0.4):
+        far = torch.where(wrong, reach, reach / 10)
+        tried = f"u={u.tolist()}, rise={rise.tolist()}, reach={reach}"
+        hint = "The exponential is that of -|u| / reach, or of -10 |u| / reach on the right side."
+        got = run(answer, u, rise, reach, tried=tried, hint=hint)
+        expect_close(got, rise / reach * (-u.abs() / far).exp(), tried=tried, hint=hint)
+    return "The chain rule carries this pull on to the pixels."
 
 
 def best_step(answer: object) -> str:
@@ -85,4 +86,4 @@ def rank_objective(answer: object) -> str:
     goal = attacks.Rank(k=3, temperature=0.1, relative=False)(a[:, None], ours[:, None])
     (right,) = torch.autograd.grad(goal.sum(), ours)
     expect_close(slope, right, tried="its gradient in b", hint=hint, tolerance=1e-3)
-    return "With a falling temperature, this is the second kind of attack in the suite."
+    return "With a falling temperature, this is what four of the five climbs of the suite go for."

@@ -27,7 +27,7 @@ def hours(answer: object) -> str:
     """`hours(pictures, steps, seconds, samples)` of an attack, six gradients a step."""
     hint = "Pictures times steps times six times samples times seconds, over 3,600."
     for pictures, steps, seconds, samples in (
-        (100, 420, 0.01, 1),
+        (100, 400, 0.01, 1),
         (8, 60, 0.5, 32),
         (1, 1, 600.0, 1),
     ):

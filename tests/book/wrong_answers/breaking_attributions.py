@@ -29,6 +29,10 @@ def _ranks(a: Tensor, b: Tensor, k: int, temperature: float, kind: str = "") -> 
     return torch.where(chosen, -soft, soft).sum(1) * (-1 if kind == "sign" else 1)
 
 
+def _pull(u: Tensor, rise: Tensor, reach: float, wrong: Tensor) -> Tensor:
+    return rise / reach * (-u.abs() / torch.where(wrong, reach, 0.1 * reach)).exp()
+
+
 WRONG = {
     "project": [
         lambda z, x, eps: z.clamp(0, 1),
@@ -36,11 +40,12 @@ WRONG = {
         lambda z, x, eps: (x + eps * (z - x).sign()).clamp(0, 1),
         lambda z, x, eps: z,
     ],
-    "mass-left": [
-        lambda a, b, k: (b * topk_mask(a, k=k)).flatten(1).sum(1),
-        lambda a, b, k: (b * topk_mask(b, k=k)).flatten(1).sum(1) / b.flatten(1).sum(1),
-        lambda a, b, k: (a * topk_mask(a, k=k)).flatten(1).sum(1) / a.flatten(1).sum(1),
-        lambda a, b, k: (b * topk_mask(a, k=k)).sum() / b.sum(),
+    "one-sided": [
+        lambda u, rise, reach: rise / reach * (-u.abs() / reach).exp(),
+        lambda u, rise, reach: _pull(u, rise, reach, wrong=u < 0),
+        lambda u, rise, reach: _pull(u, rise, reach, wrong=(rise > 0) == (u > 0)),
+        lambda u, rise, reach: _pull(u, rise, reach, wrong=(rise > 0) == (u < 0)).abs(),
+        lambda u, rise, reach: reach * _pull(u, rise, reach, wrong=(rise > 0) == (u < 0)),
     ],
     "best-step": [
         lambda scores, kept: scores.argmin(0),
