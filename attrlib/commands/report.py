@@ -22,7 +22,7 @@ from attrlib.commands import (
     pictures,
     proofs,
     rows,
-    sentences,
+    wording,
 )
 from attrlib.training import eval_mode
 from attrlib.types import Attribution
@@ -137,7 +137,7 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
             table, files, options, meaning=meaning, k=k, maps=choice.maps(suite), reason=reason
         )
         shown = page.write(options.out / "report.html", facts, settings, device)
-    for text in sentences.findings(facts):
+    for text in wording.findings(facts):
         print(f"- {text}")
     print(f"{shown}, {store.table} and {store.figures}")
 
