@@ -9,7 +9,9 @@ from attrlib.book._exercises import expect, run
 
 def open_ranks(answer: object) -> str:
     """`open_ranks(low, high)` returns the first and last rank that each interval leaves open."""
-    hint = "First: one more than the lower ends above mine. Last: all, less the upper ends below mine."
+    hint = (
+        "First: one more than the lower ends above mine. Last: all, less the upper ends below mine."
+    )
     tries: list[tuple[list[float], list[float], list[tuple[int, int]]]] = [
         ([0.70, 0.75, 0.20], [0.80, 0.90, 0.30], [(1, 2), (1, 2), (3, 3)]),
         ([0.1, 0.2, 0.3, 0.4], [0.15, 0.35, 0.38, 0.5], [(4, 4), (2, 3), (2, 3), (1, 1)]),
