@@ -76,4 +76,5 @@ def orders_agree(
             found.append(np.divide(alike, root, out=empty, where=root > 0))
     if not found:
         raise ValueError(f"Expected columns of different seeds, got {list(first.columns)} twice")
-    return np.mean(found, axis=0)
+    mean: np.ndarray = np.mean(found, axis=0)
+    return mean
