@@ -51,7 +51,8 @@ def not_beaten(answer: object) -> str:
     for goods, right in tries:
         tried = f"not_beaten({goods})"
         got = run(answer, list(goods), tried=tried, hint=hint)
-        same = isinstance(got, Sequence | set) and sorted(int(k) for k in got) == right
+        places = list(got) if isinstance(got, Sequence | set) else []
+        same = all(isinstance(k, int) for k in places) and sorted(places) == right
         expect(same, tried=tried, expected=str(right), got=got, hint=hint)
     return "Two that are equal in everything beat neither each other nor themselves."
 
