@@ -24,8 +24,8 @@ def open_ranks(answer: object) -> str:
     return "Rank 1 is open to everybody who is not surely behind somebody."
 
 
-def agreement(answer: object) -> str:
-    """`agreement(first, second)` returns Kendall's tau; a tied pair counts as neither."""
+def order_tau(answer: object) -> str:
+    """`order_tau(first, second)` returns Kendall's tau; a tied pair counts as neither."""
     hint = "Add 1 for a pair in the same order and -1 for one reversed; divide by all pairs."
     tries: list[tuple[list[float], list[float], float]] = [
         ([4, 3, 2, 1], [4, 2, 3, 1], 4 / 6),
@@ -34,7 +34,7 @@ def agreement(answer: object) -> str:
         ([0.1, 10.0, 0.2, 0.3, 0.4], [1, 2, 5, 4, 3], -0.2),
     ]
     for first, second, right in tries:
-        tried = f"agreement({first}, {second})"
+        tried = f"order_tau({first}, {second})"
         got = run(answer, list(first), list(second), tried=tried, hint=hint)
         expect(_close(got, right), tried=tried, expected=f"{right:.4g}", got=got, hint=hint)
     return "With ties, tau_b divides by less: only by pairs that both lists could order."

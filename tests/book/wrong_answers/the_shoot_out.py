@@ -65,7 +65,7 @@ WRONG = {
         lambda low, high: [(1, len(low)) for _ in low],
         lambda low, high: [first for first, _ in _by_means(low, high)],
     ],
-    "agreement": [
+    "order-tau": [
         lambda first, second: _tau(first, second, drop=True),
         lambda first, second: _tau(first, second, alone=True),
         lambda first, second: -_tau(first, second),
