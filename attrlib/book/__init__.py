@@ -7,6 +7,7 @@
 - `ledger` reads what all chapters entered, `claims` the list, `verdict` judges;
   `difference` is an effect made of two rows,
 - `board` turns the table of recipes: a row for each network,
+- `told_apart` and `orders_agree` say what its orders are worth,
 - `source` shows the code of an object of this package,
 - `slider` makes a figure with a slider that needs no kernel,
 - `check` tests a reader's answer to an exercise.
@@ -17,6 +18,7 @@ from attrlib.book._budget import budget
 from attrlib.book._claims import claim, claims, difference, ledger, verdict
 from attrlib.book._exercises import WrongAnswer, check, exercises
 from attrlib.book._glue import glue
+from attrlib.book._orders import orders_agree, told_apart
 from attrlib.book._results import PROVENANCE, results
 from attrlib.book._slider import Slider, slider
 from attrlib.book._source import source
@@ -34,8 +36,10 @@ __all__ = [
     "exercises",
     "glue",
     "ledger",
+    "orders_agree",
     "results",
     "slider",
     "source",
+    "told_apart",
     "verdict",
 ]
