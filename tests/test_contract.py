@@ -37,6 +37,7 @@ NOT_PER_ROW = {
     **dict.fromkeys(QUOTIENTS, "take maps and images; see test_sensitivity.py"),
     "density_shift": "measures all samples by their spread; see test_energy.py",
     "standard": "makes an attack, which has a row; see test_attack_suite.py",
+    "Crossing": "makes points of others; see test_crossing.py",
     "UnattackedWarning": "a warning; see test_attack_options.py",
     "ascend": "the loop inside PGD and AttributionAttack; see test_attacks.py",
     **dict.fromkeys(

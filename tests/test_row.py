@@ -160,7 +160,7 @@ def build():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "Expected a study or --model, got none; --help lists the studies"),
+        ((), "Expected a study, --grid or --model, got none; --help lists the studies"),
         (("--model", "my:net"), "Expected --out FILE for the row, got none"),
         (("--model", "net", "--out", "r.json"), "Expected --model as module:function, got 'net'"),
         (("--model", "no_such:net", "--out", "r.json"), "No module named 'no_such'"),
