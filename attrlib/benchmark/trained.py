@@ -24,6 +24,10 @@ from attrlib.types import Attribution, Classifier
 PER_CLASS, POOL = 10, 50
 _DRAWS = 1000
 _ORIGINS = ("other image", "other class", "blank image")  # rows of the part `clean`
+_OF_OTHER_MAPS = (  # a choice, so that the table stays small
+    "topk", "topk_chance", "lens_recall", "kendall", "cosine", "identification_topk",
+    "identification_cosine", "specific_topk", "kept", "unchanged",
+)  # fmt: skip
 
 _Nets = Mapping[int, checkpoints.Network]
 
@@ -214,7 +218,7 @@ def _attacked(
         clean = cells.clean_maps(net, images, pool, device=device, attribution=scored)
         for attack, columns in found.items():
             z = changed_images(key["map"], attack, eps, net, some, folder=folder, device=device)
-            columns[seed] = cells.scores_at(
+            scores = cells.scores_at(
                 net,
                 images,
                 z,
@@ -224,6 +228,8 @@ def _attacked(
                 at_rest=clean,
                 specific_kendall=key["map"] == "gradient",
             )
+            kept = scores if key["map"] == "gradient" else _OF_OTHER_MAPS
+            columns[seed] = {quantity: scores[quantity] for quantity in kept}
     for attack, columns in found.items():
         few = attack != block.attack and len(some) < len(whole)
         name = f"{attack} ({len(some)} images)" if few else attack
