@@ -216,6 +216,9 @@ def test_a_layer_that_nothing_moves_has_a_width(dtype: torch.dtype) -> None:
 
 def test_the_network_is_left_alone_and_may_be_a_function() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.uniform_(0.1, 1, generator=oracles.seeded(1))  # all units are on
     x, y = torch.rand((2, 1, 2, 2), generator=oracles.seeded(0)), torch.tensor([0, 1])
     before = [p.clone() for p in net.parameters()]
     twin = models.softened(net, WIDTH, eps=EPS)
