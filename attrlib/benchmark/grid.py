@@ -102,8 +102,12 @@ FULL: tuple[Block, ...] = (
         Block(attack=f"{goal} suite", eps=_ENDS, seeds=(0,), per_class=5, quantities=_FEW)
         for goal in GOALS[1:]
     ),
-    # noise that was chosen, and the first attack of the book
-    Block(attack="best random", eps=BUDGETS, seeds=(0,), per_class=5, quantities=_FEW),
+    # noise that was chosen, beside one draw and the suite on the same images
+    Block(
+        attack="best random", eps=BUDGETS, seeds=(0,), per_class=5, quantities=_FEW,
+        controls=("random", "top-k suite"),
+    ),
+    # the first attack of the book
     Block(attack="mass", eps=BUDGETS, seeds=(0,), per_class=5, quantities=_FEW),
 )  # fmt: skip
 """The whole grid."""
