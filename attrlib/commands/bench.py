@@ -82,9 +82,19 @@ def add_options(
         "weights (minutes)",
     )
     benign.add_argument("--only", nargs="+", metavar="RECIPE", help="these recipes (default: all)")
+    colour = studies.add_parser(
+        "cifar", help="the networks for CIFAR-10 under the suite (ten minutes on one core)"
+    )
+    colour.add_argument(
+        "--data",
+        type=Path,
+        help="images as DIR/test/CLASS/IMAGE (default: see attrlib.data.cifar10)",
+    )
+    colour.add_argument("--only", nargs="+", metavar="RECIPE", help="these recipes (default: all)")
     tables = {
         "attack-strength": strength,
         "benign": benign,
+        "cifar": colour,
         "density": density,
         "imagenet-accuracy": imagenet,
         "imagenet-lens": lens,
@@ -127,6 +137,10 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
             benchmark.strength(options.out, images=options.images, device=device, progress=True)
         elif options.study == "benign":
             benchmark.benign(options.out, only=options.only, device=device, progress=True)
+        elif options.study == "cifar":
+            benchmark.cifar(
+                options.out, folder=options.data, only=options.only, device=device, progress=True
+            )
         elif options.study == "soundness":
             benchmark.soundness(options.out, images=options.images, device=device, progress=True)
         elif options.study == "frontier":
