@@ -4,12 +4,12 @@ import itertools
 import math
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from attrlib import _check, _magnitude
+from attrlib._select import kth_highest
 from attrlib.types import Centers, Heatmaps, Inputs, Masks
 
 HeatmapMode = Literal["abs_sum", "sum", "max_abs"]
@@ -211,22 +211,12 @@ def _batch(h: Tensor) -> None:
 
 def _highest(rows: Tensor, k: int) -> Tensor:
     """Where the k highest entries of each row are; ties go to the lower index."""
-    last = _kth_highest(rows, k)[:, None]
+    last = kth_highest(rows, k)[:, None]
     chosen = rows >= last
     if bool((chosen.sum(1, dtype=torch.int32) > k).any()):
         above, tied = rows > last, rows == last
         chosen = above | (tied & (tied.cumsum(1) <= k - above.sum(1, keepdim=True)))
     return chosen
-
-
-def _kth_highest(rows: Tensor, k: int) -> Tensor:
-    """The k-th highest entry of each row."""
-    place = rows.shape[1] - k
-    if rows.device.type != "cpu":
-        return rows.kthvalue(place + 1, dim=1).values
-    # On a CPU, NumPy selects several times faster than PyTorch; it does not know bfloat16.
-    known = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
-    return torch.from_numpy(np.partition(known.numpy(), place, axis=1)[:, place]).to(rows)
 
 
 def _diverse(a: Tensor, k: int, reach: int) -> Tensor:
@@ -243,7 +233,7 @@ def _diverse(a: Tensor, k: int, reach: int) -> Tensor:
     seen, counts, found = 0, torch.zeros(len(a), dtype=torch.int64, device=a.device), []
     while seen < size and bool((counts < k).any()):
         seen = min(2 * seen or 2 * k, size)
-        lowest = _kth_highest(a.flatten(1), seen).masked_fill(counts >= k, math.inf)
+        lowest = kth_highest(a.flatten(1), seen).masked_fill(counts >= k, math.inf)
         corners = (left >= lowest[:, None, None]).view(-1).nonzero()[:, 0] - reach * (stride + 1)
         while len(corners):
             best = _unbeaten(window, corners)

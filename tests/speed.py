@@ -261,7 +261,7 @@ def networks(device: torch.device, *, small: bool) -> dict[str, Net]:
     """
     images = fashion_mnist("val")[: max(BATCHES)]
     model = SmallCNN(generator=torch.Generator().manual_seed(0))
-    nets = {"28×28": (model.to(device), images.x.to(device), images.y.to(device))}
+    nets = {"28×28": (model.eval().to(device), images.x.to(device), images.y.to(device))}
     if small:
         return nets
     photos = photographs()

@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
 from attrlib import maps
+from attrlib._select import kth_highest
 from tests import oracles
 
 # Few different values, so that ties are common.
@@ -39,6 +40,15 @@ def test_topk_mask_takes_exactly_k_and_the_lower_index(a: Tensor, data: st.DataO
 def test_topk_mask_does_not_change_under_a_monotone_map(a: Tensor, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, a[0].numel()))
     assert torch.equal(maps.topk_mask(a.exp() - 7, k=k), maps.topk_mask(a, k=k))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_kth_highest_is_the_last_of_the_k_highest(dtype: torch.dtype) -> None:
+    rows = torch.rand(8, 30, generator=torch.Generator().manual_seed(0)).to(dtype)
+    rows[1, ::3], rows[2, 4], rows[3, :9] = rows[1, 0], torch.nan, -torch.inf
+    for k in (1, 10, 30):
+        expected = rows.topk(k, dim=1).values[:, -1]
+        torch.testing.assert_close(kth_highest(rows, k), expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_topk_mask_of_a_constant_map_is_its_first_pixels() -> None:

@@ -35,6 +35,28 @@ def test_rows_are_added_and_found(table: Path) -> None:
     assert not _table.in_table(table.with_name("no.csv"), {"study": "c"})
 
 
+def test_what_is_there_is_not_made_again(table: Path) -> None:
+    made: list[str] = []
+
+    def cell(study: str, **more: str) -> _table.Cell:
+        def rows() -> list[dict[str, str]]:
+            made.append(study)
+            return [{"study": study, "value": "2.5"}]
+
+        return _table.Cell({"study": study, **more}, rows, made_of=("value",))
+
+    made_anew = table.with_name("new.csv")
+    _table.fill(made_anew, map(cell, ("c", "d", "c")), device="cpu")
+    assert made == ["c", "d"]
+    _table.fill(made_anew, map(cell, ("d", "e")), device="cpu")
+    assert made == ["c", "d", "e"]
+    before = made_anew.read_bytes()
+    said = "with rows of study d, value 3, got some with other value"
+    with pytest.raises(ValueError, match=said):
+        _table.fill(made_anew, [cell("d", value="2.5"), cell("d", value="3")], device="cpu")
+    assert made_anew.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     "edit",
     [

@@ -197,7 +197,13 @@ def test_averaged_maps_are_attacked_beside_controls_on_the_same_images(table: Pa
     images, pool = cells.listed(test, per_class=1), cells.listed(test, per_class=3, start=2)
     smooth = trained.attribution("SmoothGrad")
     same = cells.scores_at(net, images, images.x, pool, device="cpu", attribution=smooth)
+    assert (*same,) == cells.QUANTITIES
     assert bool((same["topk"] == 1).all())  # both maps have the same noise
+    few = ("kept", "specific_topk")
+    some = cells.scores_at(net, images, images.x, pool, device="cpu", quantities=few)
+    assert (*some,) == few
+    with pytest.raises(ValueError, match=r"Expected quantities to be one of topk, .* got 'top-k'"):
+        cells.scores_at(net, images, images.x, pool, device="cpu", quantities=("top-k",))
 
 
 def test_what_is_exported_is_what_was_scored(table: Path, tmp_path: Path) -> None:
@@ -258,7 +264,9 @@ def test_other_checkpoints_lists_and_names_are_refused(
     digest = rows(table)[0]["checkpoints"]
     copy.write_text(content.replace(digest, "0" * 8))
     assert main(["bench", "--grid", "full", "--out", str(copy)]) == 2
-    assert f"natural made from the checkpoints {digest}, got others" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "with rows of recipe natural, map none, attack model" in said
+    assert f"checkpoints {digest}, got some with other checkpoints" in said
     copy.write_text(content.replace(rows(table)[0]["list"], "f" * 8))
     assert main(["bench", "--grid", "full", "--out", str(copy)]) == 2
     assert "in every row, got" in capsys.readouterr().err

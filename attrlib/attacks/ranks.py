@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attrlib import _check
 from attrlib._magnitude import level
+from attrlib._select import kth_highest
 from attrlib.attacks.objectives import pair, top_set
 from attrlib.maps import to_heatmap
 from attrlib.types import Inputs, PerSample
@@ -95,7 +96,7 @@ class _RankAgainst:
     def __call__(self, b: Tensor) -> Tensor:
         heat = _log_heat(b, relative=self.rank.relative)
         _check.same_shape(a=self.inside, b=heat)
-        threshold = heat.detach().topk(self.rank.k, dim=1).values[:, -1:]
+        threshold = kth_highest(heat, self.rank.k)[:, None]
         soft = torch.sigmoid((heat - threshold) / _temperature(self.rank.temperature, 1.0))
         return _undefined_to_zero(torch.where(self.inside, -soft, soft).sum(1), b)
 

@@ -25,10 +25,13 @@ class Cell:
     Attributes:
         key: Fields that its rows, and no others, have; by them a table is asked whether it was made.
         rows: Makes its rows, without the columns that say where they are from.
+        made_of: Fields of the key in which rows that agree in all others must agree, too: the weights,
+            say, that a row is of.
     """
 
     key: Row
     rows: Callable[[], Iterable[Row]]
+    made_of: tuple[str, ...] = ()
 
     def made(self, device: str | torch.device) -> list[dict[str, str]]:
         """Make the rows, and say where they are from."""
@@ -66,14 +69,57 @@ def fill(
         progress: Print a line when a cell is done.
         runner: Makes cells and gives each with its rows when it is done, in any order; None makes them
             here, one by one.
+
+    Raises:
+        ValueError: If the table is another one, or has rows of a missing cell that were made of something
+            else.
     """
     path = Path(path)
-    missing = (cell for cell in cells if not in_table(path, cell.key))
+    done = _Done(path)
+    missing = (cell for cell in cells if done.lacks(cell))
     for cell, rows in (runner or _one_by_one)(missing, device):
         append(path, rows)
+        done.add(rows)
         if progress:
             words = ", ".join(f"{name} {value}" for name, value in cell.key.items() if value)
             print(f"{words}: {rows[0]['seconds']} s", flush=True)
+
+
+class _Done:
+    """The rows of a table, read once, and asked by the fields of many keys."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the table."""
+        self._path = path
+        self._columns, self._rows = _read(path)
+        self._found: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Count these rows, too."""
+        for row in rows:
+            self._rows.append(dict(row))
+            for names, found in self._found.items():
+                found.add(tuple(row[name] for name in names))
+
+    def lacks(self, cell: Cell) -> bool:
+        """Whether no row is of this cell; raises if one is, but made of something else."""
+        if self._has(cell.key):
+            return False
+        others = {name: value for name, value in cell.key.items() if name not in cell.made_of}
+        if cell.made_of and self._has(others):
+            said = ", ".join(f"{name} {value}" for name, value in cell.key.items() if value)
+            raise ValueError(
+                f"Expected {self._path} with rows of {said}, got some with other "
+                f"{' and '.join(cell.made_of)}; take these rows out, or write a new table"
+            )
+        return True
+
+    def _has(self, key: Row) -> bool:
+        names = tuple(key)
+        if names not in self._found:
+            _expect(self._path, self._columns, names)
+            self._found[names] = {tuple(row[name] for name in names) for row in self._rows}
+        return tuple(key.values()) in self._found[names]
 
 
 def provenance(device: str | torch.device, *, seconds: float) -> dict[str, str]:

@@ -6,7 +6,7 @@ from the same points, and nothing stale is taken for a result.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from attrlib import _files, attributions, data, metrics, training
+from attrlib import _check, _files, attributions, data, metrics, training
 from attrlib.attacks import PGD, SUITE, LinfBall, RandomSign, standard
 from attrlib.attacks.suite import GOALS, Effort
 from attrlib.benchmark.attack_strength import ATTRIBUTIONS, K, Setting, following
@@ -26,6 +26,15 @@ from attrlib.types import Attack, Attribution, Classifier, Metric
 
 WINDOW = 1
 """Radius of the LENS windows of the table."""
+
+QUANTITIES = (
+    "topk", "topk_chance", "lens_recall", "lens_recall_chance", "lens_precision",
+    "lens_precision_chance", "kendall", "kendall_chance", "cosine", "identification_topk",
+    "rank_one_topk", "identification_cosine", "rank_one_cosine", "specific_topk",
+    "specific_kendall", "specific_cosine", "outside_template", "right", "kept", "unchanged",
+)  # fmt: skip
+"""What can be read at changed images. `specific_kendall`, which compares all pairs of a class, takes
+longer than all the rest."""
 
 CONTROLS = ("random", "best random", "mass")
 _DRAWS = 700  # as many points as the suite looks at
@@ -233,9 +242,9 @@ def scores_at(
     pool: data.Images,
     *,
     device: str | torch.device,
+    quantities: Sequence[str] = QUANTITIES,
     attribution: Attribution = attributions.gradient,
     at_rest: Clean | None = None,
-    specific_kendall: bool = True,
 ) -> Columns:
     """Own scores, controls and what became of the predictions, for each image.
 
@@ -247,48 +256,60 @@ def scores_at(
         z: Changed images.
         pool: Other images, whose clean maps an image competes with.
         device: Where to compute.
+        quantities: What is wanted; nothing else is computed.
         attribution: The maps.
         at_rest: What `clean_maps` returns, if it is at hand.
-        specific_kendall: Whether the specific part of Kendall's τ is wanted, which compares all pairs of
-            a class and takes longer than all the rest.
+
+    Raises:
+        ValueError: If a quantity is unknown.
     """
+    for name in quantities:
+        _check.one_of(QUANTITIES, quantities=name)
     x, y, pool_y = images.x.to(device), images.y.to(device), pool.y.to(device)
     if at_rest is None:
         at_rest = clean_maps(net, images, pool, device=device, attribution=attribution)
     a, rest = at_rest
     b = map_at(attribution, net, z, y)
     before, after, rest_heat = map(to_heatmap, (a, b, rest))
-    found: Columns = {}
+    makers: dict[str, Callable[[], Tensor]] = {
+        "cosine": lambda: metrics.cosine(a, b),
+        "outside_template": lambda: metrics.outside_template(
+            before, after, y, k=K, pool=rest_heat, pool_y=pool_y
+        ),
+        "right": lambda: _label(net, x) == y,
+        "kept": lambda: _label(net, z) == _label(net, x),
+        "unchanged": lambda: (z == x).flatten(1).all(1),
+    }
     for name, score in _SCORES.items():
-        found[name] = score(before, after)
-        found[f"{name}_chance"] = metrics.chance_level(score, before, after)
-    found["cosine"] = metrics.cosine(a, b)
-    compared: tuple[tuple[str, Metric, Tensor, Tensor, Tensor], ...] = (
-        ("topk", _SCORES["topk"], before, after, rest_heat),
-        ("cosine", metrics.cosine, a, b, rest),
-    )
-    for name, score, clean, changed, others in compared:
-        for control in (metrics.identification, metrics.rank_one):
-            values = control(clean, changed, y, score=score, pool=others, pool_y=pool_y)
-            found[f"{control.__name__}_{name}"] = values
-    for name, score, clean, changed in (
-        ("topk", _SCORES["topk"], before, after),
-        ("kendall", metrics.kendall, before, after),
-        ("cosine", metrics.cosine, a, b),
+        makers[name] = functools.partial(score, before, after)
+        makers[f"{name}_chance"] = functools.partial(metrics.chance_level, score, before, after)
+    signed, heat = (a, b), (before, after)
+    for name, score, maps, others in (
+        ("topk", _SCORES["topk"], heat, rest_heat),
+        ("cosine", metrics.cosine, signed, rest),
     ):
-        if name == "kendall" and not specific_kendall:
-            continue
-        estimate = metrics.specific(clean, changed, y, score=score, generator=_noise(0))
-        found[f"specific_{name}"] = torch.tensor(estimate)
-    found["outside_template"] = metrics.outside_template(
-        before, after, y, k=K, pool=rest_heat, pool_y=pool_y
-    )
-    with torch.no_grad():
-        label, now = net(x).argmax(1), net(z).argmax(1)
-    found["right"] = label == y
-    found["kept"] = now == label
-    found["unchanged"] = (z == x).flatten(1).all(1)
-    return {name: values.cpu().double() for name, values in found.items()}
+        for control in (metrics.identification, metrics.rank_one):
+            makers[f"{control.__name__}_{name}"] = functools.partial(
+                control, *maps, y, score=score, pool=others, pool_y=pool_y
+            )
+    for name, score, maps in (
+        ("topk", _SCORES["topk"], heat),
+        ("kendall", metrics.kendall, heat),
+        ("cosine", metrics.cosine, signed),
+    ):
+        makers[f"specific_{name}"] = functools.partial(_specific, *maps, y, score=score)
+    return {name: makers[name]().cpu().double() for name in quantities}
+
+
+def _specific(clean: Tensor, changed: Tensor, y: Tensor, *, score: Metric) -> Tensor:
+    """The specific score with its interval (3,)."""
+    return torch.tensor(metrics.specific(clean, changed, y, score=score, generator=_noise(0)))
+
+
+@torch.no_grad()
+def _label(net: Classifier, x: Tensor) -> Tensor:
+    """What the network predicts."""
+    return net(x).argmax(1)
 
 
 def pgd20_accuracy(model: Classifier, x: Tensor, y: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ class Block:
         recipes: Which ones; None for all that are shipped for Fashion-MNIST.
         seeds: Which ones; None for all that are shipped. A row of one seed has no interval over seeds.
         per_class: Of each class the first so many images of the list; None for the whole list.
+        quantities: What is read at the points, names of `cells.QUANTITIES`.
         controls: Further attacks, whose points are scored on the same networks, images and maps, in the
             same cell. Where it has not the whole list, its number of images stands behind their names.
     """
@@ -48,6 +49,7 @@ class Block:
     recipes: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
     per_class: int | None = None
+    quantities: tuple[str, ...] = cells.QUANTITIES
     controls: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -58,6 +60,8 @@ class Block:
             _check.one_of(self._known(), maps=name)
         for name in self.recipes or ():
             _check.one_of(tuple(RECIPES), recipes=name)
+        for name in self.quantities:
+            _check.one_of(cells.QUANTITIES, quantities=name)
         for eps in self.eps:
             _check.nonnegative(eps=eps)
         if self.per_class is not None:
@@ -73,6 +77,10 @@ class Block:
 
 
 _ENDS = (BUDGETS[0], BUDGETS[-1])
+_FEW = (  # a choice, so that the table stays small
+    "topk", "topk_chance", "lens_recall", "kendall", "cosine", "identification_topk",
+    "identification_cosine", "specific_topk", "kept", "unchanged",
+)  # fmt: skip
 
 FULL: tuple[Block, ...] = (
     Block(attack="model", maps=("none",)),
@@ -80,17 +88,27 @@ FULL: tuple[Block, ...] = (
     Block(attack="top-k suite", eps=BUDGETS),
     Block(attack="random", eps=BUDGETS),
     # other maps, at the points that were found on the gradient: nearly free
-    Block(attack="gradient top-k suite", maps=OTHER_MAPS, eps=BUDGETS[:1], controls=("random",)),
+    Block(
+        attack="gradient top-k suite", maps=OTHER_MAPS, eps=BUDGETS[:1], quantities=_FEW,
+        controls=("random",),
+    ),
     # the two averaged maps themselves: each step takes 16 passes
     Block(
         attack="quick top-k suite", maps=AVERAGED, eps=BUDGETS[:1], recipes=TEN, seeds=(0,),
-        per_class=3, controls=("random", "gradient top-k suite"),
+        per_class=3, quantities=_FEW, controls=("random", "gradient top-k suite"),
     ),
     # attacks on each other score
-    *(Block(attack=f"{goal} suite", eps=_ENDS, seeds=(0,), per_class=5) for goal in GOALS[1:]),
-    # noise that was chosen, and the first attack of the book
-    Block(attack="best random", eps=BUDGETS, seeds=(0,), per_class=5),
-    Block(attack="mass", eps=BUDGETS, seeds=(0,), per_class=5),
+    *(
+        Block(attack=f"{goal} suite", eps=_ENDS, seeds=(0,), per_class=5, quantities=_FEW)
+        for goal in GOALS[1:]
+    ),
+    # noise that was chosen, beside one draw and the suite on the same images
+    Block(
+        attack="best random", eps=BUDGETS, seeds=(0,), per_class=5, quantities=_FEW,
+        controls=("random", "top-k suite"),
+    ),
+    # the first attack of the book
+    Block(attack="mass", eps=BUDGETS, seeds=(0,), per_class=5, quantities=_FEW),
 )  # fmt: skip
 """The whole grid."""
 
@@ -102,11 +120,11 @@ SMALL: tuple[Block, ...] = (
     ),
     Block(
         attack="quick gradient top-k suite", maps=OTHER_MAPS, eps=BUDGETS[:1], recipes=_SIX,
-        seeds=(0,), per_class=3, controls=("random",),
+        seeds=(0,), per_class=3, quantities=_FEW, controls=("random",),
     ),
     Block(
         attack="quick top-k suite", maps=AVERAGED, eps=BUDGETS[:1], recipes=_SIX[:3], seeds=(0,),
-        per_class=3, controls=("random",),
+        per_class=3, quantities=_FEW, controls=("random",),
     ),
 )  # fmt: skip
 """A look at all of it: quick attacks on one seed of six networks."""

@@ -320,12 +320,12 @@ def _measured(
             images,
             z,
             pool,
+            quantities=_QUANTITIES,
             device=device,
             attribution=attribution,
-            specific_kendall=False,
         )
-        for quantity in _QUANTITIES:
-            yield key | _row(name, eps, quantity, found[quantity])
+        for quantity, values in found.items():
+            yield key | _row(name, eps, quantity, values)
 
 
 def _proved(

@@ -192,8 +192,9 @@ def _parts(
         suite = standard(eps=budget, attribution=attributions.gradient, k=K, effort=effort)
         for name, attack in (("random", RandomSign(eps=budget)), (SUITE_ATTACK, suite)):
             z = attack(net, x, y, generator=torch.Generator().manual_seed(0))
-            scores = cells.scores_at(net, images, z, pool, device=device, specific_kendall=False)
-            found[name, budget] = {quantity: scores[quantity] for quantity in _QUANTITIES}
+            found[name, budget] = cells.scores_at(
+                net, images, z, pool, quantities=_QUANTITIES, device=device
+            )
     return found
 
 

@@ -24,10 +24,6 @@ from attrlib.types import Attribution, Classifier
 PER_CLASS, POOL = 10, 50
 _DRAWS = 1000
 _ORIGINS = ("other image", "other class", "blank image")  # rows of the part `clean`
-_OF_OTHER_MAPS = (  # a choice, so that the table stays small
-    "topk", "topk_chance", "lens_recall", "kendall", "cosine", "identification_topk",
-    "identification_cosine", "specific_topk", "kept", "unchanged",
-)  # fmt: skip
 
 _Nets = Mapping[int, checkpoints.Network]
 
@@ -139,8 +135,8 @@ def _cells(
             "list": data.fingerprint(images)[:8],
             "checkpoints": _files.digest(*map(contents, nets.values()))[:8],
         }
-        _check_checkpoints(path, key)
-        yield _table.Cell(key, functools.partial(_rows, key, block, eps, points, device))
+        rows = functools.partial(_rows, key, block, eps, points, device)
+        yield _table.Cell(key, rows, made_of=("checkpoints",))
 
 
 def _version(attack: str) -> str:
@@ -153,16 +149,6 @@ def _nets(name: str, block: Block, device: str | torch.device) -> _Nets:
         for seed in checkpoints.seeds(name)
         if block.seeds is None or seed in block.seeds
     }
-
-
-def _check_checkpoints(path: Path, key: Mapping[str, str]) -> None:
-    """Raise if the table has these rows, made from other checkpoints."""
-    other = {name: value for name, value in key.items() if name != "checkpoints"}
-    if not _table.in_table(path, key) and _table.in_table(path, other):
-        raise ValueError(
-            f"Expected {path} with rows of {key['recipe']} made from the checkpoints "
-            f"{key['checkpoints']}, got others; take these rows out, or write a new table"
-        )
 
 
 def _rows(
@@ -218,18 +204,16 @@ def _attacked(
         clean = cells.clean_maps(net, images, pool, device=device, attribution=scored)
         for attack, columns in found.items():
             z = changed_images(key["map"], attack, eps, net, some, folder=folder, device=device)
-            scores = cells.scores_at(
+            columns[seed] = cells.scores_at(
                 net,
                 images,
                 z,
                 pool,
+                quantities=block.quantities,
                 device=device,
                 attribution=scored,
                 at_rest=clean,
-                specific_kendall=key["map"] == "gradient",
             )
-            kept = scores if key["map"] == "gradient" else _OF_OTHER_MAPS
-            columns[seed] = {quantity: scores[quantity] for quantity in kept}
     for attack, columns in found.items():
         few = attack != block.attack and len(some) < len(whole)
         name = f"{attack} ({len(some)} images)" if few else attack

@@ -231,6 +231,21 @@ IMAGES: Mapping[str, Recipe] = MappingProxyType(
                 "validation split. A part for predictions beside it cost three points of accuracy "
                 "there, or more. Most of its bright pixels lie on the black background.",
             ),
+            Recipe(
+                name="interval-wide",
+                model=_SMOOTH,
+                loss=Loss(
+                    terms={
+                        "cross_entropy": CrossEntropy(),
+                        "bounds": IntervalBounds(eps=0.1, prediction=0.0, maps=0.2),
+                    },
+                    weights={"cross_entropy": 1.0, "bounds": 1.0},
+                ),
+                config=_BOUNDED,
+                source="As interval-maps, with the budget of madry; the weight lies between two tried in "
+                "runs of three epochs on the validation split: 0.15 proved 65 % of the top 100 there at "
+                "0.859 accuracy, 0.5 proved 90 % at 0.850. Its maps are much alike within a class.",
+            ),
             _smooth_surface("weak", 0.01),
             _smooth_surface("medium", 0.1),
             _smooth_surface("strong", 1.0),
