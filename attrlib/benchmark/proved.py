@@ -44,17 +44,18 @@ MAPS: Mapping[str, Bounded] = {
 """Maps that intervals bound; integrated gradients with 8 points."""
 
 
-def least(lower: Tensor, upper: Tensor, a: Tensor) -> Columns:
+def least(lower: Tensor, upper: Tensor, a: Tensor, *, k: int = K) -> Columns:
     """Return what is certified of each score of the study of recipes, by its name there.
 
     Args:
         lower: Lower bounds of the maps (n, channels, h, w).
         upper: Upper bounds.
         a: Clean maps.
+        k: Pixels in the top set.
     """
     return {
-        "topk": certificates.certified_topk(lower, upper, a, k=K),
-        "lens_recall": certificates.lens_in_box(lower, upper, a, k=K, window=WINDOW),
+        "topk": certificates.certified_topk(lower, upper, a, k=k),
+        "lens_recall": certificates.lens_in_box(lower, upper, a, k=k, window=WINDOW),
         "kendall": certificates.kendall_in_box(lower, upper, a),
         "cosine": certificates.cosine_in_box(lower, upper, a),
     }
