@@ -170,4 +170,4 @@ def test_every_run_has_a_name_of_its_own_and_trains_what_it_says() -> None:
     assert bound == IntervalBounds(eps=8 / 255, prediction=0, maps=0.5, of="input_x_gradient")
     same = loss["interval eps 8/255, κ 1, γ 0, ReLU"]
     assert same.terms["bounds"] == RECIPES["interval"].loss.terms["bounds"]
-    assert loss["interval eps 0.1, κ 0, γ 0.15"].terms["bounds"].eps == 0.1  # type: ignore[attr-defined]
+    assert loss["interval eps 0.1, κ 0, γ 0.2"].terms["bounds"].eps == 0.1  # type: ignore[attr-defined]

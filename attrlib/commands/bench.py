@@ -41,7 +41,7 @@ def add_options(
     density.add_argument("--only", nargs="+", metavar="IMAGES", help="these sets (default: all)")
     soundness = studies.add_parser(
         "soundness",
-        help="attacks against certificates, and how often these fail (minutes); the points of a grid, too",
+        help="attacks against certificates, and how often these fail (minutes); points of a grid, too",
     )
     soundness.add_argument("--images", type=int, default=8, help="1 to 10 (default: 8)")
     imagenet = studies.add_parser(
