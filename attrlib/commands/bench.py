@@ -40,7 +40,8 @@ def add_options(
     )
     density.add_argument("--only", nargs="+", metavar="IMAGES", help="these sets (default: all)")
     soundness = studies.add_parser(
-        "soundness", help="attacks against certificates, and how often these fail (minutes)"
+        "soundness",
+        help="attacks against certificates, and how often these fail (minutes); points of a grid, too",
     )
     soundness.add_argument("--images", type=int, default=8, help="1 to 10 (default: 8)")
     imagenet = studies.add_parser(
@@ -142,7 +143,13 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
                 options.out, folder=options.data, only=options.only, device=device, progress=True
             )
         elif options.study == "soundness":
-            benchmark.soundness(options.out, images=options.images, device=device, progress=True)
+            benchmark.soundness(
+                options.out,
+                images=options.images,
+                points=options.points,
+                device=device,
+                progress=True,
+            )
         elif options.study == "frontier":
             benchmark.frontier(options.out, only=options.only, device=device, progress=True)
         elif options.study == "density":
