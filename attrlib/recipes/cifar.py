@@ -61,8 +61,8 @@ CIFAR: Mapping[str, Recipe] = MappingProxyType(
                     weights={"cross_entropy": 1.0, "penalty": 1.0},
                     ramps={"penalty": 0.2},
                 ),
-                source="Local gradient alignment, Joo et al. 2023, with the settings of lga and the ball of "
-                "madry-cifar; four epochs, for its cost.",
+                source="Local gradient alignment, Joo et al. 2023, with the settings of lga and the ball "
+                "of madry-cifar; four epochs, for its cost.",
             ),
             Recipe(
                 name="igr-cifar",
