@@ -171,8 +171,8 @@ def _interval() -> Iterator[Variant]:
         shipped,
         *(replace(shipped, maps=maps) for maps in (0.0, 0.25, 1.0)),
         replace(shipped, eps=4 / 255),
-        *(replace(shipped, eps=0.1, maps=maps) for maps in (0.2, 0.5)),
-        *(replace(shipped, prediction=prediction) for prediction in (0.5, 1.0)),
+        replace(shipped, eps=0.1, maps=0.2),
+        replace(shipped, prediction=1.0),
         replace(shipped, prediction=1.0, maps=0.0),
         replace(shipped, of="input_x_gradient"),
     ]
