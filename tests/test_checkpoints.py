@@ -197,9 +197,9 @@ def test_every_shipped_file_loads_and_says_where_it_comes_from(name: str) -> Non
     assert all(torch.equal(p, p.half().float()) for p in found.model.parameters())
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", [name for name in SHIPPED if "-cifar-" not in name])
 def test_shipped_accuracy_is_what_the_file_says(name: str) -> None:
-    """On the embedded test images of its recipe, a fifth of the full test set."""
+    """On the embedded test images of its recipe, a fifth of the full test set; CIFAR-10 has none."""
     found = checkpoints.load(name)
     images = RECIPES[found.recipe["name"]].data("test")
     hits = evaluate(found.model, images, {"correct": correct})["correct"]

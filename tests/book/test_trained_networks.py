@@ -14,7 +14,7 @@ sys.path.append(str(ROOT / "tools" / "sphinx"))
 from trained_networks import call, text
 
 SMOOTH = {
-    "softplus", "hessian", "lga", "interval-maps", "density", "natural-block", "density-block",
+    "softplus", "hessian", "lga", "lga-cifar", "interval-maps", "density", "natural-block", "density-block",
     "text-lga",
 }  # fmt: skip
 every_recipe = pytest.mark.parametrize("name", [n for n in RECIPES if n in checkpoints.names()])
