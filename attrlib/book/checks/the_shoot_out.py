@@ -89,7 +89,7 @@ def seeds_needed(answer: object) -> str:
         got = run(answer, spread, gap, cases, tried=tried, hint=hint)
         same = isinstance(got, int) and got == right
         expect(same, tried=tried, expected=str(right), got=got, hint=hint)
-    return "A table of fifteen recipes pays this price fifteen times."
+    return "A table of recipes pays this price once for each of them."
 
 
 def _pairs(got: object) -> list[tuple[int, ...]] | None:
