@@ -73,7 +73,7 @@ def speedup(answer: object) -> str:
 
 def _chance(tau: float, n: int) -> float:
     found = [stats.kendalltau(range(n), order).statistic for order in permutations(range(n))]
-    return sum(value >= tau - 1e-9 for value in found) / len(found)
+    return float(sum(value >= tau - 1e-9 for value in found) / len(found))
 
 
 def _close(got: object, right: float) -> bool:
