@@ -61,9 +61,9 @@ COLUMNS: tuple[Column, ...] = (
     *_at_budgets("Identified", "identification_topk"),
     Column(
         group="After the suite",
-        title="Identified, attacked itself, ε = 8/255",
+        title="Identified by cosine, attacked itself, ε = 8/255",
         attack="identification suite",
-        quantity="identification_topk",
+        quantity="identification_cosine",
         eps=BUDGETS[0],
     ),
     Column(
