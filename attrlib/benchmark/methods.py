@@ -170,7 +170,6 @@ def _interval() -> Iterator[Variant]:
     terms = [
         shipped,
         *(replace(shipped, maps=maps) for maps in (0.0, 0.25, 1.0)),
-        replace(shipped, eps=4 / 255),
         replace(shipped, eps=0.1, maps=0.2),
         replace(shipped, prediction=1.0),
         replace(shipped, prediction=1.0, maps=0.0),
