@@ -71,9 +71,10 @@ grid: setup  ## measure attacks, networks and certificates; adds what is missing
 	$(BIN)/python -m attrlib bench transfer
 	$(BIN)/python -m attrlib bench soundness
 
-refute: setup  ## measure what two other attacks find below the suite (20 minutes)
+refute: setup  ## measure what three other attacks find below the suite (30 minutes)
 	$(BIN)/python -m tests.refute
 	$(BIN)/python -m tests.refute --attack crossing
+	$(BIN)/python -m tests.squares
 
 lock: setup  ## look for newer versions and write requirements.lock and environment.yml
 	$(BIN)/python -m tools.lock

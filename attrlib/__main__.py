@@ -118,7 +118,8 @@ def _common(parser: argparse.ArgumentParser) -> None:
         "--data",
         default="full",
         help="full or embedded Fashion-MNIST, in the form that the recipe is for, or a folder of images "
-        "as SPLIT/CLASS/IMAGE (default: full); recipes for sentences have one set under both names",
+        "as SPLIT/CLASS/IMAGE (default: full); recipes for CIFAR-10 download the full set, or take the "
+        "folder; recipes for sentences have one set under both names",
     )
     _machine(parser)
 
@@ -229,6 +230,10 @@ def _splits(
     wanted: tuple[data.Split, ...] = (only,) if only else ("train", "val", "test")
     if name in ("full", "embedded"):
         return {split: source(split, full=name == "full") for split in wanted}
+    if (
+        source is data.cifar10
+    ):  # holds its validation images out of a folder, and keeps all in memory
+        return {split: data.cifar10(split, folder=name) for split in wanted}
     folders = {split: Path(name) / split for split in wanted}
     present = {split: folder for split, folder in folders.items() if folder.is_dir()}
     if (only or "train") not in present:

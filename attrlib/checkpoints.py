@@ -15,13 +15,17 @@ from safetensors.torch import save as serialize
 from torch import nn
 
 from attrlib import _files
-from attrlib.models import SmallCNN, TextCNN
+from attrlib.models import LeNet, SmallCNN, TextCNN
 
 Json: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
 
-Network: TypeAlias = SmallCNN | TextCNN
+Network: TypeAlias = SmallCNN | LeNet | TextCNN
 
-_ARCHITECTURES: Mapping[str, Callable[..., Network]] = {"SmallCNN": SmallCNN, "TextCNN": TextCNN}
+_ARCHITECTURES: Mapping[str, Callable[..., Network]] = {
+    "SmallCNN": SmallCNN,
+    "LeNet": LeNet,
+    "TextCNN": TextCNN,
+}
 _ACTIVATIONS: Mapping[str, Callable[..., nn.Module]] = {"ReLU": nn.ReLU, "Softplus": nn.Softplus}
 _SHIPPED = Path(str(files("attrlib"))) / "_assets" / "checkpoints"
 

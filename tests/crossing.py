@@ -9,8 +9,8 @@ derivative of a soft slope is symmetrical, and lets go of a unit that is far on 
 *Crossing.* In the end, points that different descents found are crossed: blocks of pixels of one take the
 place of those of the best, and what scores lower on the real network stays. No gradient is needed.
 
-Version 3 of the suite took both ideas from here, so what is left between the two is tuning and luck:
-the next suite is to be tried by an attack of another kind.
+Version 3 of the suite took both ideas from here, so what is left between the two is tuning and luck;
+`tests.squares` is an attack of another kind.
 
 Networks, allowed points and the score come from `tests.masks`.
 """

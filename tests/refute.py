@@ -4,10 +4,12 @@ A score under attack is an upper bound, and no suite can say how far it is from 
 beside an attack that takes about as much processor time as the suite's standard effort (a line for each
 attack is printed): that of `tests.masks`, which was written independently, or that of `tests.crossing`,
 with a table of its own. The suite has learned from both since, so neither says what an attack of another
-kind would find. `own_gain` compares the two at equal cost: how much lower the other attack ends,
-below 0 where the suite is better. `both` takes the
-better point for each image, and `gain` is what that takes off the suite's score: never below 0, as any
-second attack helps somewhere. Intervals are bootstrap intervals of differences at the same image. Only
+kind would find; `tests.squares` does, which follows no slope.
+
+`own_gain` compares the two at equal cost: how much lower the other attack ends, below 0 where the suite
+is better. `both` takes the better point for each image, and `gain` is what that takes off the suite's
+score: never below 0, as any second attack helps somewhere. Intervals are bootstrap intervals of
+differences at the same image. Only
 the package's maps and metrics judge points. Rows that the table has are not made again.
 """
 

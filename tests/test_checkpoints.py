@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from attrlib import attributions, checkpoints
-from attrlib.models import SmallCNN, with_softplus
+from attrlib.models import LeNet, SmallCNN, with_softplus
 from attrlib.recipes import RECIPES
 from attrlib.regularizers import CrossEntropy
 from attrlib.training import correct, evaluate
@@ -59,6 +59,17 @@ def test_round_trip_of_a_network_for_images_that_are_no_square(tmp_path: Path) -
     )
     assert _same_weights(found.model, model)
     assert found.model.settings == model.settings
+
+
+def test_round_trip_of_lenet(tmp_path: Path) -> None:
+    smooth = functools.partial(nn.Softplus, beta=7)
+    model = LeNet(size=(16, 12), channels=3, activation=smooth).float()
+    path = checkpoints.save(tmp_path / "a.safetensors", model, recipe={}, metrics={})
+    found = checkpoints.load(path).model
+    assert type(found) is LeNet
+    assert repr(found) == repr(model)
+    x = torch.ones(1, 3, 16, 12).float()
+    assert torch.equal(found(x), model(x))
 
 
 def test_round_to_half_is_the_nearest_half() -> None:
@@ -108,7 +119,7 @@ def test_save_names_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected path to end in .safetensors, got .*a.pt"):
         checkpoints.save(tmp_path / "a.pt", _net(), recipe={}, metrics={})
     with pytest.raises(
-        ValueError, match="Expected model to be one of SmallCNN, TextCNN, got Linear"
+        ValueError, match="Expected model to be one of SmallCNN, LeNet, TextCNN, got Linear"
     ):
         checkpoints.save(path, nn.Linear(2, 2), recipe={}, metrics={})
     with pytest.raises(ValueError, match="Expected activation to be one of ReLU, Softplus, got"):
@@ -186,9 +197,9 @@ def test_every_shipped_file_loads_and_says_where_it_comes_from(name: str) -> Non
     assert all(torch.equal(p, p.half().float()) for p in found.model.parameters())
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", [name for name in SHIPPED if "-cifar-" not in name])
 def test_shipped_accuracy_is_what_the_file_says(name: str) -> None:
-    """On the embedded test images of its recipe, a fifth of the full test set."""
+    """On the embedded test images of its recipe, a fifth of the full test set; CIFAR-10 has none."""
     found = checkpoints.load(name)
     images = RECIPES[found.recipe["name"]].data("test")
     hits = evaluate(found.model, images, {"correct": correct})["correct"]

@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from attrlib import checkpoints, data, training
+from attrlib import certificates, checkpoints, data, training
 from attrlib.__main__ import main
 from attrlib.attacks import standard
 from attrlib.attributions import gradient, integrated_gradients
-from attrlib.benchmark import cells, frontier, methods, variants
+from attrlib.benchmark import cells, frontier, methods, proved, variants
 from attrlib.maps import to_heatmap
 from attrlib.metrics import topk_intersection
+from attrlib.recipes import RECIPES
+from attrlib.regularizers import IntervalBounds
 from attrlib.training import TrainConfig
-from tests.tables import rows
+from tests.tables import number, rows
 
 _ALL = tuple(variants())
 _TINY = TrainConfig(epochs=1, batch_size=32)
@@ -24,12 +26,13 @@ _TINY = TrainConfig(epochs=1, batch_size=32)
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Two runs, few images, one pass."""
+    """Three runs, few images, one pass."""
     few = {split: data.fashion_mnist(split)[:120] for split in ("train", "val")}
     chosen = {(run.family, run.setting): run for run in _ALL}
     plain = chosen["natural", "as shipped"]
     tuned = chosen["igr", "weight 3"]
-    runs = [replace(run, recipe=replace(run.recipe, config=_TINY)) for run in (plain, tuned)]
+    bound = chosen["interval", "eps 8/255, κ 0, γ 0.5"]
+    runs = [replace(run, recipe=replace(run.recipe, config=_TINY)) for run in (plain, tuned, bound)]
     monkeypatch.setattr(data, "fashion_mnist", lambda split, full: few[split])
     monkeypatch.setattr(methods, "variants", lambda: iter(runs))
     monkeypatch.setattr(methods, "EPOCHS", 1)
@@ -48,7 +51,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_rows_are_what_one_would_compute(tmp_path: Path) -> None:
     path = tmp_path / "frontier.csv"
-    frontier(path)
+    frontier(path, only=["natural", "igr"])
     train, val = (data.fashion_mnist(split, full=True) for split in ("train", "val"))
     images = cells.listed(val, per_class=2)
     for family, start in (("natural", None), ("igr", "madry-s0")):
@@ -90,12 +93,58 @@ def test_a_second_call_makes_nothing_anew(
         frontier(path, only=["natural"], progress=True)
         assert path.read_bytes() == first
         with pytest.raises(AssertionError, match="trained again"):
-            frontier(path)
+            frontier(path, only=["natural", "igr"])
     assert capsys.readouterr().out.count("family natural, setting as shipped") == 1
 
 
+def test_what_is_proved_stands_beside_what_an_attack_leaves(tmp_path: Path) -> None:
+    path = tmp_path / "frontier.csv"
+    frontier(path, only=["interval"])
+    (run,) = (run for run in methods.variants() if run.family == "interval")
+    net = run.recipe.model(generator=torch.Generator().manual_seed(0))
+    train, val = (data.fashion_mnist(split, full=True) for split in ("train", "val"))
+    order = torch.Generator().manual_seed(1)
+    training.train(net, train, run.recipe.loss, config=_TINY, generator=order)
+    images = cells.listed(val, per_class=2)
+    a = gradient(net, images.x, images.y)
+    lower, upper = certificates.gradient_bounds(net, images.x, images.y, eps=0.1)
+    where = {"eps": "0.10000", "map": "gradient"}
+    for quantity, values in {
+        "topk": certificates.certified_topk(lower, upper, a, k=100),
+        "cosine": certificates.cosine_in_box(lower, upper, a),
+        "kendall": certificates.kendall_in_box(lower, upper, a),
+    }.items():
+        floor = number(path, quantity=f"certified_{quantity}", **where)
+        assert floor == pytest.approx(values.mean().item(), abs=1e-4)
+        assert floor <= number(path, quantity=quantity, **where) + 1e-4
+    assert {row["map"] for row in rows(path, quantity="certified_topk")} == {*proved.MAPS}
+    down, up = certificates.logit_bounds(net, val.x, eps=0.1)
+    sure = certificates.accuracy_in_box(down, up, val.y).mean().item()
+    assert number(path, quantity="certified_accuracy") == pytest.approx(sure, abs=1e-4)
+    assert sure <= number(path, quantity="accuracy")
+    bright = to_heatmap(a).flatten(1).topk(100).indices
+    black = (images.x.flatten(1).gather(1, bright) < 0.05).float().mean().item()
+    assert number(path, quantity="bright_on_black") == pytest.approx(black, abs=1e-4)
+    pair = (images.y == images.y[0]).nonzero()[:2, 0]  # of two images each is like the other
+    like = topk_intersection(*to_heatmap(a)[pair][:, None], k=100).item()
+    assert proved.shown(net, images.x, images.y)["likeness"][pair].tolist() == [like, like]
+
+
+def test_each_map_goes_with_bounds_of_its_own() -> None:
+    """At a budget of 0 they are the map."""
+    net = checkpoints.load("natural-s0").model.double()
+    images = data.fashion_mnist("val", full=True)[:2]
+    x = images.x.double()
+    for attribution, bounds in proved.MAPS.values():
+        a = attribution(net, x, images.y)
+        for end in bounds(net, x, images.y, eps=0.0):
+            torch.testing.assert_close(end, a, rtol=1e-6, atol=1e-6)
+
+
 def test_a_family_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="Expected only to be one of natural, igr, got 'lgaa'"):
+    with pytest.raises(
+        ValueError, match="Expected only to be one of natural, igr, interval, got 'lgaa'"
+    ):
         frontier(tmp_path / "frontier.csv", only=["lgaa"])
 
 
@@ -117,3 +166,8 @@ def test_every_run_has_a_name_of_its_own_and_trains_what_it_says() -> None:
     both = loss["aligned gradient 10, IG 10, β 3"]
     assert both.weights == {"cross_entropy": 1.0, "penalty": 1.0, "ig": 10.0}
     assert both.terms["penalty"].neighbour == "adversarial"  # type: ignore[attr-defined]
+    bound = loss["interval eps 8/255, κ 0, γ 0.5, input × gradient"].terms["bounds"]
+    assert bound == IntervalBounds(eps=8 / 255, prediction=0, maps=0.5, of="input_x_gradient")
+    same = loss["interval eps 8/255, κ 1, γ 0, ReLU"]
+    assert same.terms["bounds"] == RECIPES["interval"].loss.terms["bounds"]
+    assert loss["interval eps 0.1, κ 0, γ 0.2"].terms["bounds"].eps == 0.1  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """The term for bounds: closed forms, its ramp, and training with it."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -46,17 +47,50 @@ def test_one_hidden_unit_in_closed_form() -> None:
     torch.testing.assert_close(value, 0.7 * prediction + 0.4 * maps)
 
 
+def test_input_times_gradient_of_a_linear_model_in_closed_form() -> None:
+    """Its slopes are its weights; the box of the input makes all of the width."""
+    model, x, y = oracles.linear_net(), oracles.images(), oracles.labels()
+    x[:, :, :2] = 0.0  # black
+    low, high = (x - 0.05).clamp(min=0).flatten(1), (x + 0.05).clamp(max=1).flatten(1)
+    slopes = model[1].weight[y]
+    width = ((high - low) * slopes).norm(dim=1)
+    length = ((high + low) / 2 * slopes).norm(dim=1)
+    value = _term(prediction=0.0, of="input_x_gradient")(model, x, y)
+    torch.testing.assert_close(value, 0.4 * (width / (length + 1e-3)).log1p())
+    dark = _term(prediction=0.0, of="input_x_gradient")(model, 0 * x, y)
+    wide = 0.05 * slopes.norm(dim=1)  # and the middle is half as long
+    torch.testing.assert_close(dark, 0.4 * (wide / (wide / 2 + 1e-3)).log1p())
+    assert (value < dark).all()
+    assert not _term(prediction=0.0)(model, 0 * x, y).any()
+
+
+def test_one_hidden_unit_times_its_input_in_closed_form() -> None:
+    """f(x) = 3 relu(2 x - 1): slopes in [0, 6], the input in [.3, .7], their product in [0, 4.2]."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1))
+    with torch.no_grad():
+        model[1].weight.fill_(2.0)
+        model[1].bias.fill_(-1.0)
+        model[3].weight.fill_(3.0)
+    x, y = torch.full((1, 1, 1, 1), 0.5), torch.tensor([0])
+    value = _term(eps=0.2, prediction=0.0, of="input_x_gradient")(model, x, y)
+    torch.testing.assert_close(value, 0.4 * torch.tensor([4.2 / (2.1 + 1e-3)]).log1p())
+
+
+@pytest.mark.parametrize("of", ["gradient", "input_x_gradient"])
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())
-def test_it_is_made_of_the_certificates(net: Any) -> None:
+def test_it_is_made_of_the_certificates(net: Any, of: str) -> None:
+    bounds = getattr(certificates, f"{of}_bounds")
     model, x, y = net(), oracles.images(), oracles.labels()
     down, up = certificates.logit_bounds(model, x, eps=0.05)
     worst = up.scatter(1, y[:, None], down.gather(1, y[:, None]))
-    lower, upper = (b.flatten(1) for b in certificates.gradient_bounds(model, x, y, eps=0.05))
+    lower, upper = (b.flatten(1) for b in bounds(model, x, y, eps=0.05))
     ratio = (upper - lower).norm(dim=1) / ((upper + lower).norm(dim=1) / 2 + 1e-3)
     prediction = functional.cross_entropy(worst, y, reduction="none")
-    torch.testing.assert_close(_term()(model, x, y), 0.7 * prediction + 0.4 * ratio.log1p())
-    torch.testing.assert_close(_term(maps=0.0)(model, x, y), 0.7 * prediction)
-    torch.testing.assert_close(_term(prediction=0.0)(model, x, y), 0.4 * ratio.log1p())
+    term = _term(of=of)
+    torch.testing.assert_close(term(model, x, y), 0.7 * prediction + 0.4 * ratio.log1p())
+    alone, none = replace(term, prediction=0.0), replace(term, maps=0.0)
+    torch.testing.assert_close(alone(model, x, y), 0.4 * ratio.log1p())
+    torch.testing.assert_close(none(model, x, y), 0.7 * prediction)
 
 
 def test_without_a_box_it_is_the_cross_entropy() -> None:
@@ -68,11 +102,21 @@ def test_without_a_box_it_is_the_cross_entropy() -> None:
 # --- derivatives ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parts", [(1.0, 0.0), (0.0, 1.0), (0.7, 0.4)])
+@pytest.mark.parametrize(
+    ("prediction", "maps", "of"),
+    [
+        (1.0, 0.0, "gradient"),
+        (0.0, 1.0, "gradient"),
+        (0.7, 0.4, "gradient"),
+        (0.0, 1.0, "input_x_gradient"),
+    ],
+)
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())
-def test_the_gradient_in_the_weights_is_right(net: Any, parts: tuple[float, float]) -> None:
+def test_the_gradient_in_the_weights_is_right(
+    net: Any, prediction: float, maps: float, of: str
+) -> None:
     model, x, y = net(), oracles.images(2), oracles.labels(2)
-    term = _term(prediction=parts[0], maps=parts[1], eps=0.01)
+    term = _term(prediction=prediction, maps=maps, of=of, eps=0.01)
     analytic, measured = term_oracles.slopes(lambda: term(model, x, y), model)
     torch.testing.assert_close(analytic, measured, rtol=1e-5, atol=1e-6)
     assert analytic.abs() > 1e-4
@@ -112,7 +156,8 @@ def test_a_network_that_is_off_everywhere_has_finite_gradients() -> None:
 
 @pytest.mark.parametrize(("done", "share"), [(0, 0), (0.1, 0.2), (0.25, 0.5), (0.5, 1), (1.0, 1)])
 def test_all_settings_rise_over_the_first_half(done: float, share: float) -> None:
-    now = _term().at(done)
+    now = _term(of="input_x_gradient").at(done)
+    assert now.of == "input_x_gradient"
     assert (now.eps, now.prediction, now.maps) == pytest.approx(
         (share * 0.05, share * 0.7, share * 0.4)
     )
@@ -144,6 +189,7 @@ def test_training_narrows_the_boxes() -> None:
     assert widths[-1] < widths[0] / 3
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -151,6 +197,7 @@ def test_training_narrows_the_boxes() -> None:
         ({"eps": 1.0}, "Expected eps < 1, the whole range of pixels, got 1.0"),
         ({"prediction": -1.0}, "Expected prediction >= 0, got -1.0"),
         ({"maps": float("nan")}, "Expected maps >= 0, got nan"),
+        ({"of": "lrp"}, "Expected of to be one of gradient, input_x_gradient, got 'lrp'"),
     ],
 )
 def test_bad_settings_are_named(changes: dict[str, float], message: str) -> None:

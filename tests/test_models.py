@@ -119,6 +119,51 @@ def test_small_cnn_names_a_wrong_shape(shape: tuple[int, ...]) -> None:
         models.SmallCNN()(torch.zeros(shape))
 
 
+# --- LeNet ----------------------------------------------------------------------------------------
+
+
+def test_lenet_has_the_weights_of_the_original() -> None:
+    assert sum(p.numel() for p in models.LeNet().parameters()) == 61_706
+    assert "61,706" in (models.LeNet.__doc__ or "")
+    for channels, size in ((3, 32), (1, 12), (3, (12, 20))):
+        model = models.LeNet(size=size, channels=channels, classes=7)
+        height, width = (size, size) if isinstance(size, int) else size
+        assert model(torch.zeros(2, channels, height, width)).shape == (2, 7)
+        assert model.settings == {"size": size, "channels": channels, "classes": 7}
+
+
+def test_lenet_means_over_squares_and_pads_its_first_layer() -> None:
+    model = models.LeNet(size=12, classes=2, activation=nn.Identity).double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+        model.layers[0].weight[0, 0, 2, 2] = 1  # the first channel is the image
+        model.layers[3].weight[0, 0].fill_(1)  # a sum over 5×5 means, then a mean of four such
+        model.layers[7].weight[0, 0] = model.layers[9].weight[0, 0] = 1
+        model.layers[11].weight[0, 0] = 1
+    x = torch.rand(3, 1, 12, 12, generator=oracles.seeded(0), dtype=torch.float64)
+    means = nn.functional.avg_pool2d(x, 2)
+    expected = nn.functional.avg_pool2d(nn.functional.avg_pool2d(means, 5, stride=1) * 25, 2)
+    assert torch.allclose(model(x)[:, 0], expected.flatten())
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 30}, "Expected size to be a multiple of 4, got 30"),
+        ({"size": (32, 8)}, "Expected size >= 12, got 8"),
+        ({"channels": 0}, "Expected channels .* >= 1, got 0"),
+        ({"classes": 1}, "Expected classes .* >= 2, got 1"),
+    ],
+)
+def test_lenet_names_bad_settings(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        models.LeNet(**options)
+    with pytest.raises(ValueError, match=r"Expected x of shape \(n, 1, 28, 28\), got \(2, 3, "):
+        models.LeNet()(torch.zeros(2, 3, 28, 28))
+
+
 # --- with_softplus --------------------------------------------------------------------------------
 
 

@@ -10,15 +10,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attrlib import attributions, certificates, data
+from attrlib import attacks, attributions, certificates, checkpoints, data
 from attrlib.__main__ import main
-from attrlib.benchmark import SoundnessSetting, certificate_soundness, soundness_settings
+from attrlib.benchmark import (
+    SoundnessSetting,
+    cells,
+    certificate_soundness,
+    recorded,
+    soundness_settings,
+)
 from attrlib.benchmark.certificate_soundness import (
     coverage,
     intervals,
     smoothed_cosine,
     smoothed_topk,
 )
+from attrlib.benchmark.recorded import against_points
 from attrlib.models import SmallCNN
 from tests import interval_oracles, oracles
 
@@ -91,6 +98,47 @@ def test_no_attack_leaves_the_box(net: str, eps: float) -> None:
     assert 0.1 < float(rows[2]["certified"]) < float(rows[2]["attacked"]) <= 1
 
 
+@on_nets
+def test_no_recorded_point_leaves_the_box(net: str) -> None:
+    x, y = oracles.images(4), oracles.labels(4)
+    model, eps = narrow(net), 0.02
+    z = attacks.standard(eps=eps, k=9, attribution=attributions.gradient, effort="quick")(
+        model, x, y, generator=oracles.seeded(0)
+    )
+    rows = against_points(model, x, y, z.float(), eps=eps, k=9)
+    assert [row["certificate"] for row in rows] == ["entries", "top 9", "LENS", "Kendall", "cosine"]
+    sound(rows)
+    assert all(row["allowed"] == row["adversaries"] == "0" for row in rows)
+    assert -1 < float(rows[3]["certified"]) < float(rows[3]["attacked"]) < 1
+    assert float(rows[1]["certified"]) <= float(rows[2]["certified"])
+
+
+def test_points_of_the_grid_are_read_and_none_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_default_dtype(torch.float32)
+    monkeypatch.setattr(recorded, "chosen", lambda _: (["interval"], []))
+    monkeypatch.setattr(recorded, "BUDGETS", (0.001, 0.002))
+    monkeypatch.setattr(recorded, "PER_CLASS", 1)
+    assert recorded.found(tmp_path, device="cpu") == ([], 2 * len(checkpoints.seeds("interval")))
+    assert not [*tmp_path.iterdir()]
+    images = certificate_soundness.listed(data.fashion_mnist("test"), per_class=1)
+    model = checkpoints.load("interval-s0").model
+    monkeypatch.setattr(cells, "attack_of", lambda *_, **__: attacks.RandomSign(eps=0.002))
+    way = cells.named("top-k suite")
+    for eps in (0.002, 0.003):
+        cells.points(model, images, way, eps, folder=tmp_path, device="cpu", pool=images)
+    (cell,), missing = recorded.found(tmp_path, device="cpu")
+    assert missing == 2 * len(checkpoints.seeds("interval")) - 1
+    monkeypatch.setattr(cells, "attack_of", None)  # what is there is read
+    rows = cell.made("cpu")
+    sound(rows)
+    assert {(row["net"], row["kind"], row["eps"], row["checked"]) for row in rows} == {
+        ("interval-s0", "recorded", "0.00200", "10")
+    }
+    assert float(rows[1]["certified"]) > 0.9
+
+
 def test_bounds_of_lengths_fail_no_more_often_than_alpha() -> None:
     rows = coverage(nn.Identity(), oracles.images(1), oracles.labels(1), eps=0.1, repetitions=60)
     assert [row["certificate"] for row in rows] == [
@@ -131,6 +179,10 @@ def test_boxes_that_are_too_narrow_are_found(monkeypatch: pytest.MonkeyPatch) ->
         return a - 1e-9, a + 1e-9
 
     monkeypatch.setattr(certificates, "gradient_bounds", tight)
+    x, y, noise = oracles.images(4), oracles.labels(4), oracles.seeded(0)
+    z = (x + 0.05 * torch.randn(x.shape, generator=noise).sign()).clamp(0, 1)
+    for row in against_points(narrow("softplus"), x, y, z, eps=0.05, k=9):
+        assert row["violations"] == "4" or row["certificate"] in ("top 9", "LENS")
     entries, sets, cosine = against(intervals, "softplus", eps=0.05, k=9)
     assert entries["violations"] == cosine["violations"] == "4"
     assert int(sets["violations"]) > 0
@@ -168,8 +220,10 @@ def test_the_command_writes_the_table_row_by_row(
     monkeypatch.setattr(certificate_soundness, "_KINDS", kinds)
     monkeypatch.setattr(certificate_soundness, "soundness_settings", lambda: iter(settings[:1]))
     path = tmp_path / "soundness.csv"
-    call = ["bench", "soundness", "--images", "2", "--out", str(path)]
+    points = str(tmp_path / "none")
+    call = ["bench", "--points", points, "soundness", "--images", "2", "--out", str(path)]
     assert main(call) == 0
+    assert "networks and budgets without points in" in capsys.readouterr().out
     first = path.read_text()
     monkeypatch.setattr(certificate_soundness, "soundness_settings", lambda: iter(settings))
     assert main(call) == 0

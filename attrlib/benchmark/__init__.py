@@ -21,6 +21,7 @@ from attrlib.benchmark.certificate_soundness import (
     soundness_settings,
 )
 from attrlib.benchmark.cluster import on_cluster
+from attrlib.benchmark.colour import cifar
 from attrlib.benchmark.densities import DensityRun, density, density_recipe, density_runs
 from attrlib.benchmark.exported import export
 from attrlib.benchmark.grid import BUDGETS, FULL, GRIDS, SMALL, Block
@@ -68,6 +69,7 @@ __all__ = [
     "boards",
     "calibration_error",
     "check_row",
+    "cifar",
     "density",
     "density_recipe",
     "density_runs",

@@ -1,13 +1,15 @@
-"""Random adversaries of certificates: points, sets and vectors that no search has chosen."""
+"""Adversaries of certificates: points and vectors that no search has chosen, and what they left."""
 
 from collections.abc import Iterator
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from attrlib import certificates
 from attrlib.certificates import Bounded
 
+_SURE = 0.999  # a count of failures above this quantile of what alpha allows is no chance
 _BATCH = 250  # random points of a box at once
 
 
@@ -72,3 +74,38 @@ def _within(count: int, dim: int, top: float, noise: torch.Generator) -> Tensor:
     length = torch.where(torch.rand(count, 1, generator=noise) < 0.5, 1.0, length)
     unit = torch.nn.functional.normalize(v, dim=1)
     return top * length * unit
+
+
+def gap_row(
+    certificate: str, certified: Tensor, attacked: Tensor, *, alpha: float, random: Tensor
+) -> dict[str, str]:
+    """What is certified beside what is left, and the gap: what an adversary leaves, less that.
+
+    Args:
+        certificate: What is certified, in words.
+        certified: Values of the images.
+        attacked: What an attack leaves of each.
+        alpha: Failure probability of a certificate.
+        random: Gaps that random adversaries left; may be empty.
+    """
+    gap = attacked - certified
+    allowed = int(stats.binom.ppf(_SURE, len(gap), alpha)) if alpha else 0
+    tried = random[~random.isnan()]
+    return {
+        "certificate": certificate,
+        "certified": f"{float(certified.nanmean()):.4f}",
+        "attacked": f"{float(attacked.nanmean()):.4f}",
+        "gap": f"{float(gap[~gap.isnan()].min()):.3g}",
+        "checked": str(len(gap)),
+        "violations": str(int((gap < -_rounding(attacked)).sum())),
+        "alpha": f"{alpha:g}",
+        "allowed": str(allowed),
+        "adversaries": str(len(random)),
+        "random_gap": f"{float(tried.min()):.3g}" if len(tried) else "",
+        "random_violations": str(int((tried < -_rounding(random)).sum())) if len(random) else "",
+    }
+
+
+def _rounding(values: Tensor) -> float:
+    """By how much a score that is computed may be below the true one."""
+    return 1e-12 if values.dtype == torch.float64 else 1e-6

@@ -183,6 +183,43 @@ def points(
     Raises:
         ValueError: If a file of the folder is damaged.
     """
+    path = place(net, images, attack, eps, folder=folder, map=map)
+    if path.exists():
+        try:
+            z = safetensors.torch.load_file(path)["z"].to(device)
+        except (KeyError, safetensors.SafetensorError) as error:
+            raise ValueError(f"Expected {path} to hold points, got {error}; delete it") from error
+        return z
+    x, y = images.x.to(device), images.y.to(device)
+    needed = attack.goal == "identification"
+    others = _competitors(net, images, pool, device=device) if needed else None
+    goes = attack_of(attack.goal, eps, others, effort=attack.effort, attribution=ATTRIBUTIONS[map])
+    z = goes(net, x, y, generator=_noise(0))
+    folder.mkdir(parents=True, exist_ok=True)
+    with _files.whole(path) as partial:
+        partial.write_bytes(safetensors.torch.save({"z": z.cpu()}))
+    return z
+
+
+def place(
+    net: torch.nn.Module,
+    images: data.Images,
+    attack: Named,
+    eps: float,
+    *,
+    folder: Path,
+    map: str = "gradient",
+) -> Path:
+    """Where `points` keeps what it finds; the file may not be there yet.
+
+    Args:
+        net: The network.
+        images: Images and the classes that are explained.
+        attack: Which one.
+        eps: Budget in every pixel.
+        folder: Where points are kept.
+        map: The map that is attacked.
+    """
     name, effort, _ = attack
     version = SUITE if name in GOALS else "0"
     words = [f"{eps:.6f}", version]
@@ -191,22 +228,7 @@ def points(
         kind = [word for word, usual in ((effort, "standard"), (map, "gradient")) if word != usual]
     key = _files.digest(contents(net), data.fingerprint(images), name, *words, *kind)
     stem = "-".join([name, *kind]).replace(" ", "-")
-    path = folder / f"{stem}-{eps:.4f}-{key[:16]}.safetensors"
-    if path.exists():
-        try:
-            z = safetensors.torch.load_file(path)["z"].to(device)
-        except (KeyError, safetensors.SafetensorError) as error:
-            raise ValueError(f"Expected {path} to hold points, got {error}; delete it") from error
-        return z
-    x, y = images.x.to(device), images.y.to(device)
-    needed = name == "identification"
-    others = _competitors(net, images, pool, device=device) if needed else None
-    goes = attack_of(name, eps, others, effort=effort, attribution=ATTRIBUTIONS[map])
-    z = goes(net, x, y, generator=_noise(0))
-    folder.mkdir(parents=True, exist_ok=True)
-    with _files.whole(path) as partial:
-        partial.write_bytes(safetensors.torch.save({"z": z.cpu()}))
-    return z
+    return folder / f"{stem}-{eps:.4f}-{key[:16]}.safetensors"
 
 
 def map_at(attribution: Attribution, net: Classifier, x: Tensor, y: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ FULL: tuple[Block, ...] = (
     ),
     # noise that was chosen, beside one draw and the suite on the same images
     Block(
-        attack="best random", eps=BUDGETS, seeds=(0,), per_class=5, quantities=_FEW,
+        attack="best random", eps=_ENDS, seeds=(0,), per_class=5, quantities=_FEW,
         controls=("random", "top-k suite"),
     ),
     # the first attack of the book

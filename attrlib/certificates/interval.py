@@ -341,7 +341,7 @@ def _bounds(
             (total[:, i] + sign * margin) / len(shares) for i, sign in ((0, -1), (1, 1))
         )
         if start is not None:
-            lower, upper = _product((lower, upper), (way.amin(1), way.amax(1)))
+            lower, upper = product((lower, upper), (way.amin(1), way.amax(1)))
         return _rounded(lower, upper, x)
 
 
@@ -391,8 +391,16 @@ def _ends(x: Tensor, eps: float | None, box: Ends | Columns | None) -> Tensor:
     return torch.stack([(centre - reach).clamp(min=0), (centre + reach).clamp(max=1)], 1)
 
 
-def _product(a: Ends, b: Ends) -> Ends:
-    """The ends of a product of two numbers that are anywhere between theirs."""
+def product(a: Ends, b: Ends) -> Ends:
+    """Return the ends of a product of two numbers that are anywhere between theirs, each.
+
+    Args:
+        a: Lower and upper ends of the first one.
+        b: Of the second one, of the same shape.
+
+    Returns:
+        Lower and upper ends; they can be reached if the two numbers do not depend on each other.
+    """
     corners = torch.stack([one * other for one in a for other in b])
     return corners.amin(0), corners.amax(0)
 

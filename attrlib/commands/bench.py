@@ -40,7 +40,8 @@ def add_options(
     )
     density.add_argument("--only", nargs="+", metavar="IMAGES", help="these sets (default: all)")
     soundness = studies.add_parser(
-        "soundness", help="attacks against certificates, and how often these fail (minutes)"
+        "soundness",
+        help="attacks against certificates, and how often these fail (minutes); points of a grid, too",
     )
     soundness.add_argument("--images", type=int, default=8, help="1 to 10 (default: 8)")
     imagenet = studies.add_parser(
@@ -82,9 +83,19 @@ def add_options(
         "weights (minutes)",
     )
     benign.add_argument("--only", nargs="+", metavar="RECIPE", help="these recipes (default: all)")
+    colour = studies.add_parser(
+        "cifar", help="the networks for CIFAR-10 under the suite (ten minutes on one core)"
+    )
+    colour.add_argument(
+        "--data",
+        type=Path,
+        help="images as DIR/test/CLASS/IMAGE (default: see attrlib.data.cifar10)",
+    )
+    colour.add_argument("--only", nargs="+", metavar="RECIPE", help="these recipes (default: all)")
     tables = {
         "attack-strength": strength,
         "benign": benign,
+        "cifar": colour,
         "density": density,
         "imagenet-accuracy": imagenet,
         "imagenet-lens": lens,
@@ -127,8 +138,18 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
             benchmark.strength(options.out, images=options.images, device=device, progress=True)
         elif options.study == "benign":
             benchmark.benign(options.out, only=options.only, device=device, progress=True)
+        elif options.study == "cifar":
+            benchmark.cifar(
+                options.out, folder=options.data, only=options.only, device=device, progress=True
+            )
         elif options.study == "soundness":
-            benchmark.soundness(options.out, images=options.images, device=device, progress=True)
+            benchmark.soundness(
+                options.out,
+                images=options.images,
+                points=options.points,
+                device=device,
+                progress=True,
+            )
         elif options.study == "frontier":
             benchmark.frontier(options.out, only=options.only, device=device, progress=True)
         elif options.study == "density":

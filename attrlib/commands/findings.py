@@ -120,6 +120,12 @@ class Facts:
                 found.append((eps, _mean(values, (-1, 1)), useful))
         return found
 
+    def widest(self, score: str) -> tuple[float, Mean, int]:
+        """The entry of `certified` for the largest budget that has a bound of use, or else the first."""
+        found = self.certified(score)
+        useful = [entry for entry in found if entry[2]]
+        return max(useful, key=lambda entry: entry[0], default=found[0])
+
 
 def collect(
     table: Sequence[Row],

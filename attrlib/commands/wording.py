@@ -142,11 +142,10 @@ def _certificate(facts: Facts) -> list[str]:
 
 
 def _intervals(facts: Facts) -> list[str]:
-    found = facts.certified("topk")
-    eps, mean, useful = max(found, key=lambda entry: (entry[2] > 0, entry[0] if entry[2] else 0))
+    eps, mean, useful = facts.widest("topk")
     if not useful:
         return [
-            f"Interval bounds prove nothing here, not even for changes of {found[0][0]:.2g} in each "
+            f"Interval bounds prove nothing here, not even for changes of {eps:.2g} in each "
             "pixel: they are too wide for this network, which is no sign that it is fragile. "
             "--certificate smoothing tries the other kind."
         ]
@@ -158,8 +157,7 @@ def _intervals(facts: Facts) -> list[str]:
 
 
 def _smoothing(facts: Facts) -> list[str]:
-    found = facts.certified("cosine")
-    eps, mean, useful = max(found, key=lambda entry: (entry[2] > 0, entry[0] if entry[2] else 0))
+    eps, mean, useful = facts.widest("cosine")
     if not useful:
         return [
             f"Smoothing proves nothing of use here: its bounds are not above {facts.floor:.2f}, which "

@@ -4,6 +4,7 @@ The embedded subset of Fashion-MNIST needs no network; `full=True` looks for the
 """
 
 from attrlib.data.benign import BENIGN, brightness, jpeg, shift
+from attrlib.data.cifar import cifar10
 from attrlib.data.fashion import FASHION_CLASSES, fashion_mnist, find_full
 from attrlib.data.fingerprints import fingerprint
 from attrlib.data.folders import FolderImages, image_folder
@@ -31,6 +32,7 @@ __all__ = [
     "Texts",
     "block_fashion",
     "brightness",
+    "cifar10",
     "encode",
     "fashion_mnist",
     "find_full",

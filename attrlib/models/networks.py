@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,15 +74,8 @@ class SmallCNN(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        height, width = _height_and_width(size)
-        _check.count(channels=channels)
-        _check.count(classes=classes, low=2)
-        self.settings = {
-            "size": height if height == width else (height, width),
-            "channels": channels,
-            "classes": classes,
-        }
-        self._shape = channels, height, width
+        self.settings, self._shape = _sizes(size, channels, classes)
+        _, height, width = self._shape
         self.activation = activation
         self.layers = nn.Sequential(
             _blank(nn.Conv2d, channels, 16, 4, stride=2, padding=1),
@@ -97,16 +91,73 @@ class SmallCNN(nn.Module):
 
     def forward(self, x: Inputs) -> Logits:
         """Return the logits (n, classes) of images (n, channels, height, width)."""
-        if x.ndim != 4 or x.shape[1:] != self._shape:
-            channels, height, width = self._shape
-            raise ValueError(
-                f"Expected x of shape (n, {channels}, {height}, {width}), got {tuple(x.shape)}"
-            )
+        _check_images(x, self._shape)
         logits: Tensor = self.layers(x)
         return logits
 
 
-def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+class LeNet(nn.Module):
+    """LeNet-5 with logits: two convolutions, each followed by a mean over 2×2, and three linear layers.
+
+    5×5 convolutions with 6 and 16 channels, the first padded by 2; hidden layers of 120 and 84 units;
+    61,706 weights at the default size, as in the original for 28×28. Input pixels are used as they are.
+
+    Args:
+        size: Height and width of the images, multiples of 4 from 12 on; one number for both, or two.
+        channels: Channels of the images.
+        classes: Number of classes, >= 2.
+        activation: Class of the non-linearity, called without arguments.
+        generator: Source of the initial weights (PyTorch's default distributions); None is torch's
+            global generator.
+
+    Raises:
+        ValueError: If `size` is not made of multiples of 4 that are large enough, or a count is too
+            small.
+
+    Source: LeCun et al. 1998. Differs: ReLU, plain means, all channels of the first layer lead to all of
+    the second, and a linear layer gives the logits.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int | Sequence[int] = 28,
+        channels: int = 1,
+        classes: int = 10,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings, self._shape = _sizes(size, channels, classes, least=12)
+        _, height, width = self._shape
+        self.activation = activation
+        self.layers = nn.Sequential(
+            _blank(nn.Conv2d, channels, 6, 5, padding=2),
+            activation(),
+            nn.AvgPool2d(2),
+            _blank(nn.Conv2d, 6, 16, 5),
+            activation(),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            _blank(nn.Linear, 16 * (height // 4 - 2) * (width // 4 - 2), 120),
+            activation(),
+            _blank(nn.Linear, 120, 84),
+            activation(),
+            _blank(nn.Linear, 84, classes),
+        )
+        randomize(self, generator=generator)
+
+    def forward(self, x: Inputs) -> Logits:
+        """Return the logits (n, classes) of images (n, channels, height, width)."""
+        _check_images(x, self._shape)
+        logits: Tensor = self.layers(x)
+        return logits
+
+
+def _sizes(
+    size: int | Sequence[int], channels: int, classes: int, *, least: int = 4
+) -> tuple[dict[str, Any], tuple[int, int, int]]:
+    """The settings of a network for small images, checked, and the shape of an image."""
     sides = tuple(size) if isinstance(size, Sequence) else (size, size)
     if len(sides) != 2:
         raise ValueError(f"Expected size to be one number or two, got {size!r}")
@@ -114,8 +165,25 @@ def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
         _check.count(size=side)
         if side % 4:
             raise ValueError(f"Expected size to be a multiple of 4, got {side}")
+        if side < least:
+            raise ValueError(f"Expected size >= {least}, got {side}")
+    _check.count(channels=channels)
+    _check.count(classes=classes, low=2)
     height, width = sides
-    return height, width
+    settings = {
+        "size": height if height == width else (height, width),
+        "channels": channels,
+        "classes": classes,
+    }
+    return settings, (channels, height, width)
+
+
+def _check_images(x: Tensor, shape: tuple[int, int, int]) -> None:
+    if x.ndim != 4 or x.shape[1:] != shape:
+        channels, height, width = shape
+        raise ValueError(
+            f"Expected x of shape (n, {channels}, {height}, {width}), got {tuple(x.shape)}"
+        )
 
 
 def randomize(model: nn.Module, *, generator: torch.Generator | None = None) -> None:

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from attrlib.recipes.cifar import CIFAR
 from attrlib.recipes.images import IMAGES, planted_blocks
 from attrlib.recipes.recipe import Recipe, fit
 from attrlib.recipes.texts import TEXTS, tweets
 
-RECIPES: Mapping[str, Recipe] = MappingProxyType({**IMAGES, **TEXTS})
+RECIPES: Mapping[str, Recipe] = MappingProxyType({**IMAGES, **CIFAR, **TEXTS})
 
-__all__ = ["RECIPES", "TEXTS", "Recipe", "fit", "planted_blocks", "tweets"]
+__all__ = ["CIFAR", "RECIPES", "TEXTS", "Recipe", "fit", "planted_blocks", "tweets"]

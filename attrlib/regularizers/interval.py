@@ -1,6 +1,7 @@
 """Training for bounds: a worst-case prediction, and a narrow box of gradient maps."""
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 from torch.nn import functional
@@ -9,7 +10,10 @@ from attrlib import _check
 from attrlib.certificates import interval
 from attrlib.types import Classifier, Inputs, Labels, PerSample
 
-_LENGTH = 1e-3  # added to the length of the middle of the box, in logits per unit of pixel
+Of = Literal["gradient", "input_x_gradient"]
+"""Maps whose box can be narrowed."""
+
+_LENGTH = 1e-3  # added to the length of the middle of the box, in the unit of the map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,11 @@ class IntervalBounds:
     are black in most images, where a steady slope lengthens the map and costs little: report
     `metrics.identification`, and scores on the lit pixels, beside it.
 
+    With `of="input_x_gradient"` the box is that of $z \odot \nabla f_y(z)$, as of
+    `certificates.input_x_gradient_bounds`. However steady a slope of size s is, on a black pixel, whose
+    input lies in $[0, \epsilon]$, it then adds εs to the width and εs/2 to the length; on a pixel at p,
+    with ε <= p <= 1 - ε, it adds 2εs and ps.
+
     The slope of ReLU is a step, so the second part does not see that a weight is about to make a neuron
     unstable, and biases get no gradient from it; on a smooth network they do.
 
@@ -38,24 +47,28 @@ class IntervalBounds:
         eps: Largest change of each entry in pixel units, 0 <= eps < 1.
         prediction: Weight κ of the worst-case cross-entropy, >= 0.
         maps: Weight γ of the width of maps, >= 0; 0 leaves the backward passes out.
+        of: Which map: `gradient`, or `input_x_gradient` with the box of the input.
 
     Source: the first part is Gowal et al. 2018, equation 12, beside `CrossEntropy`; bounds of gradients
     are trained by Wicker et al. 2023, whose abstract was at hand. Differs: the form of the second part is
-    ours, a ratio, since a width alone falls when all gradients shrink; bounds have no margin for rounding
-    here.
+    ours, a ratio, since a width alone falls when all gradients shrink, and so is its map
+    `input_x_gradient`; bounds have no margin for rounding here.
 
     Raises:
-        ValueError: If `eps` is negative or spans the whole range of pixels, or a weight is negative.
+        ValueError: If `eps` is negative or spans the whole range of pixels, a weight is negative, or `of`
+            is another name.
     """
 
     eps: float
     prediction: float
     maps: float
+    of: Of = "gradient"
 
     def __post_init__(self) -> None:
         """Check the settings."""
         interval.check_budget(self.eps)
         _check.nonnegative(prediction=self.prediction, maps=self.maps)
+        _check.one_of(get_args(Of), of=self.of)
 
     def at(self, done: float) -> "IntervalBounds":
         """Return the term for a share of the training steps done, in [0, 1].
@@ -106,6 +119,9 @@ class IntervalBounds:
         value = self.prediction * functional.cross_entropy(worst, y, reduction="none")
         if self.maps == 0:
             return value
-        lower, upper = (bound.flatten(1) for bound in interval.back(output, y))
+        ends = interval.back(output, y)
+        if self.of == "input_x_gradient":
+            ends = interval.product(ends, (low, high))
+        lower, upper = (bound.flatten(1) for bound in ends)
         length = (upper + lower).norm(dim=1) / 2 + _LENGTH
         return value + self.maps * torch.log1p((upper - lower).norm(dim=1) / length)

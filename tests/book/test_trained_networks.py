@@ -14,8 +14,8 @@ sys.path.append(str(ROOT / "tools" / "sphinx"))
 from trained_networks import call, text
 
 SMOOTH = {
-    "softplus", "hessian", "lga", "interval-maps", "density", "natural-block", "density-block",
-    "text-lga",
+    "softplus", "hessian", "lga", "interval-maps", "interval-wide", "density", "natural-block",
+    "density-block", "text-lga", "lga-cifar",
 }  # fmt: skip
 every_recipe = pytest.mark.parametrize("name", [n for n in RECIPES if n in checkpoints.names()])
 

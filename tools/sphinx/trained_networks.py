@@ -50,7 +50,8 @@ def text(recipe: Recipe, trained: Sequence[Checkpoint]) -> list[str]:
     rows = {
         "Loss": ", ".join([" + ".join(terms), *ramps]),
         "Attack": f"`{call(loss['attack'])}`" if loss.get("attack") else "",
-        "Network": f"`{call(activation)}`, {weights:,} weights",
+        "Network": f"`{call(activation)}`, {weights:,} weights of a "
+        f"`{type(trained[0].model).__name__}`",
         "First weights": ", ".join(f"`{start}`" for start in sorted(starts)) or "random",
         "Training": f"{config['epochs']} epochs of {made['data']['train'][0]:,} {kind}, batches of "
         f"{config['batch_size']}, AdamW with a learning rate of at most {config['lr']:g} (one cycle) "
