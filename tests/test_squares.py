@@ -100,6 +100,7 @@ def test_the_lowest_of_all_corners_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_search_keeps_the_better_point(images: data.Images) -> None:
     model = checkpoints.load("madry-s0").model.requires_grad_(False)
+    assert isinstance(model, SmallCNN)
     task = Task(Written(model), images.x, images.y, EPS, "top-k")
     best = Best(task, images.x)
     best.see(task.corner(oracles.seeded(1)))
