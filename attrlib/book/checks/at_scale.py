@@ -77,4 +77,4 @@ def _chance(tau: float, n: int) -> float:
 
 
 def _close(got: object, right: float) -> bool:
-    return isinstance(got, int | float) and abs(got - right) < 1e-6 * max(1, abs(right))
+    return isinstance(got, int | float) and abs(float(got) - right) < 1e-6 * max(1, abs(right))
