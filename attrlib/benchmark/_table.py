@@ -3,7 +3,6 @@
 import csv
 import datetime
 import json
-import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -130,7 +129,8 @@ def provenance(device: str | torch.device, *, seconds: float) -> dict[str, str]:
         seconds: How long it took.
 
     Returns:
-        The commit (with a plus sign if the tree has changes), the day, the device, versions, seconds.
+        The commit (with a plus sign if the tree has changes), whose lock file names the packages; the day;
+        the device; the version of torch, which may be another than in that file; seconds.
     """
     root = Path(__file__).resolve().parents[2]
 
@@ -153,7 +153,7 @@ def provenance(device: str | torch.device, *, seconds: float) -> dict[str, str]:
         "commit": commit + changed,
         "date": datetime.date.today().isoformat(),
         "device": torch.cuda.get_device_name(device) if cuda else f"{device.type}, {threads}",
-        "versions": f"python {platform.python_version()}, torch {torch.__version__}",
+        "versions": f"torch {torch.__version__.partition('+')[0]}",
         "seconds": f"{seconds:.1f}",
     }
 
