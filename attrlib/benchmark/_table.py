@@ -129,8 +129,8 @@ def provenance(device: str | torch.device, *, seconds: float) -> dict[str, str]:
         seconds: How long it took.
 
     Returns:
-        The commit (with a plus sign if the tree has changes), whose lock file names the packages; the day;
-        the device; the version of torch, which may be another than in that file; seconds.
+        The commit (with a plus sign if the tree has changes), whose lock file names the packages; the
+        day; the device; the version of torch, which may be another than in that file; seconds.
     """
     root = Path(__file__).resolve().parents[2]
 
