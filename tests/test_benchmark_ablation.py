@@ -9,6 +9,7 @@ from torch import nn
 from attrlib import attributions, metrics
 from attrlib.attacks import PGD, LinfBall
 from attrlib.benchmark.ablation import (
+    Contrast,
     MapAttack,
     MapDistance,
     SoftKendall,
@@ -26,6 +27,7 @@ TERMS = {
     "l2": MapDistance(attribution=IG, distance=l2_distance),
     "pearson": MapDistance(attribution=IG, distance=pearson_distance),
     "kendall": SoftKendall(attribution=IG, pairs=400),
+    "contrast": Contrast(attribution=IG),
 }
 every_term = pytest.mark.parametrize("term", TERMS.values(), ids=TERMS.keys())
 
@@ -47,6 +49,27 @@ def test_a_sharp_soft_kendall_on_all_pairs_is_kendall() -> None:
     pairs = 64 / 63  # a pair of an entry with itself counts 0
     torch.testing.assert_close(pairs * (1 - value), tau, rtol=0, atol=0.02)
     assert ((tau > 0.1) & (tau < 0.9)).all()
+
+
+def test_contrast_is_the_cross_entropy_of_finding_the_own_map() -> None:
+    model, y = term_oracles.net(), torch.tensor([0, 0, 0, 1])
+    x = oracles.images(4)
+    z = BALL.sample(x, oracles.seeded(5))
+    a, b = (IG(model, v, y) for v in (x, z))
+    value = Contrast(attribution=IG, temperature=0.5)(model, x, y, z=z)
+    own = [metrics.cosine(a[:3], b[i : i + 1].expand(3, -1, -1, -1)) / 0.5 for i in range(3)]
+    right = torch.stack([odds.logsumexp(0) - odds[i] for i, odds in enumerate(own)])
+    torch.testing.assert_close(value[:3], right)
+    assert value[3] == 0  # the only one of its class
+
+
+def test_contrast_of_equal_maps_is_the_logarithm_of_their_number() -> None:
+    model, y = term_oracles.net(), torch.zeros(5, dtype=torch.int64)
+    x = oracles.images(1).expand(5, -1, -1, -1)
+    value = Contrast(attribution=IG, clean=True)(model, x, y)
+    torch.testing.assert_close(value, torch.full_like(value, 5).log())
+    with pytest.raises(ValueError, match="temperature"):
+        Contrast(attribution=IG, temperature=0.0)
 
 
 @every_term
@@ -138,4 +161,6 @@ def test_igs_own_example_serves_the_penalties() -> None:
         attack=PGD(ball=BALL, steps=2, step_size=0.05),
     )
     _, values = loss(model, x, y, generator=oracles.seeded(0))
+    alone = values.pop("contrast")  # 0 for the only image of a class
     assert all((value > 0).all() for value in values.values())
+    assert (alone >= 0).all()

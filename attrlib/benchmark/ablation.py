@@ -7,7 +7,8 @@ With the maps $A$ of an attribution and a distance D:
 - AdvAAT is the same with `AdversarialCrossEntropy`, on the point that `MapAttack` with `weight` λ and
   `prediction` finds;
 - the l2, Pearson and rank penalties beside IGR are `MapDistance` with `l2_distance` or
-  `pearson_distance`, and `SoftKendall`, on integrated gradients and the example of adversarial training.
+  `pearson_distance`, and `SoftKendall`, on integrated gradients and the example of adversarial training;
+- `Contrast` was tried for the recipe `aligned`: it asks that a map be its own image's.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from attrlib import _check, _model
 from attrlib.attacks import Ball, Cosine, ascend
@@ -101,6 +103,50 @@ class SoftKendall:
             rows = centred / torch.where(variance == 0, 1, variance).sqrt()
             signs.append((self.sharpness * (rows[:, i] - rows[:, j])).tanh())
         return 1 - (signs[0] * signs[1]).mean(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    r"""How hard the map of an image is to find among the clean maps of its class in the batch.
+
+    $$-\log \frac{\exp(\cos(a_i, b_i) / \tau)}{\sum_{j: y_j = y_i} \exp(\cos(a_j, b_i) / \tau)}$$
+
+    with maps $a$ of the images, and $b$ of the examples `z` of the `Loss`, or $b = a$ with `clean`: then
+    it only drives the clean maps of a class apart. 0 for the one image of a class, log n where n maps of
+    a class are all the same. The value of a row depends on the other rows of its class, unlike a `Term`.
+
+    After the loss of van den Oord et al. 2018, with maps in place of learnt features.
+    """
+
+    attribution: Attribution
+    temperature: float = 0.1
+    clean: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        _check.positive(temperature=self.temperature)
+
+    def __call__(
+        self,
+        model: Classifier,
+        x: Inputs,
+        y: Labels,
+        /,
+        *,
+        z: Inputs | None = None,
+        generator: torch.Generator | None = None,
+    ) -> PerSample:
+        """Return the cross-entropy of each sample, >= 0, in nats."""
+        if self.clean:
+            a = b = self.attribution(model, x.detach().requires_grad_(), y, generator=generator)
+        else:
+            a, b = _maps(self.attribution, model, x, y, z, generator)
+        alike = functional.normalize(b.flatten(1)) @ functional.normalize(a.flatten(1)).T
+        rivals = y[:, None] == y
+        odds = (alike / self.temperature).masked_fill(~rivals, -torch.inf)
+        return functional.cross_entropy(
+            odds, torch.arange(len(y), device=y.device), reduction="none"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,16 +17,14 @@ from torch import nn
 from attrlib import _check, attributions, checkpoints, data, metrics, training
 from attrlib.attacks import SUITE, LinfBall, standard
 from attrlib.benchmark import _table, cells, proved
-from attrlib.benchmark.ablation import MapDistance, l2_distance, pearson_distance
+from attrlib.benchmark.ablation import Contrast, MapDistance, l2_distance, pearson_distance
 from attrlib.benchmark.attack_strength import K
 from attrlib.benchmark.trained import step_ratios
 from attrlib.models import SmallCNN
 from attrlib.recipes import RECIPES, Recipe
 from attrlib.regularizers import (
-    AdversarialCrossEntropy,
     AlignmentAttack,
     CrossEntropy,
-    HessianNorm,
     IntegratedGradientRegularizer,
     IntervalBounds,
     LocalGradientAlignment,
@@ -73,7 +71,7 @@ def variants() -> Iterator[Variant]:
     yield from _igr()
     yield from _lga_parts()
     yield from _interval()
-    for name in ("natural", "softplus", "madry", "trades"):
+    for name in ("natural", "softplus", "madry", "trades", "mart"):
         yield Variant(family=name, setting="as shipped", recipe=RECIPES[name])
     for name, weights in {
         "input-gradient": (0.01, 0.1, 1.0),
@@ -132,35 +130,32 @@ def _igr() -> Iterator[Variant]:
 
 
 def _aligned() -> Iterator[Variant]:
+    """The search for a recipe of our own: neighbour, map, bounds, softplus, and a contrast of maps."""
     once = AlignmentAttack(ball=_BALL, steps=1, step_size=0.1)
-    twice = AlignmentAttack(ball=_BALL, steps=2, step_size=0.1)
-    path = replace(once, attribution=_FEW)
+    twice = replace(once, steps=2)
+    igr = IntegratedGradientRegularizer(steps=3)
+    contrast = Contrast(attribution=attributions.gradient)
 
     def lga(cosine: float) -> LocalGradientAlignment:
         return LocalGradientAlignment(l2=0, cosine=cosine, ball=_BALL, neighbour="adversarial")
 
-    igr = IntegratedGradientRegularizer(steps=3)
-    yield _made("aligned", "gradient 10, β 3", lga(10), attack=once, beta=3)
-    yield _made(
-        "aligned", "gradient 10, IG 10, β 3", lga(10), attack=once, beta=3, more={"ig": (igr, 10)}
-    )
-    yield _made(
-        "aligned", "gradient 5, IG 2.5, β 3", lga(5), attack=once, beta=3, more={"ig": (igr, 2.5)}
-    )
-    yield _made("aligned", "gradient 10, β 10", lga(10), attack=once)
-    yield _made(
-        "aligned", "gradient 10, IG 10, step on IG, β 3",
-        lga(10), attack=path, beta=3, more={"ig": (igr, 10)},
-    )  # fmt: skip
-    yield _made("aligned", "IG 5, step on IG, β 3", igr, weight=5, attack=path, beta=3)
-    yield _made("aligned", "gradient 10, two steps, β 3", lga(10), attack=twice, beta=3)
-    yield _made(
-        "aligned", "gradient 10, IG 10, Hessian 0.001, β 3",
-        lga(10), attack=once, beta=3, more={"ig": (igr, 10), "hessian": (HessianNorm(), 0.001)},
-    )  # fmt: skip
-    yield _made(
-        "aligned", "gradient 10, IG 10, adversarial cross-entropy, β 3",
-        lga(10), attack=once, beta=3, more={"ig": (igr, 10)}, base=AdversarialCrossEntropy(),
+    def bounds(maps: float) -> tuple[Term, float]:
+        return IntervalBounds(eps=0.1, prediction=0.0, maps=maps), 1.0
+
+    made = functools.partial(_made, "aligned", attack=once, beta=3)
+    yield made("gradient 10, β 3", lga(10))
+    yield made("gradient 10, β 10", lga(10), beta=10)
+    yield made("gradient 10, two steps, β 3", lga(10), attack=twice)
+    yield made("gradient 10, IG 10, β 3", lga(10), more={"ig": (igr, 10)})
+    yield made("gradient 10, bounds 0.05, β 3", lga(10), more={"bounds": bounds(0.05)})
+    yield made("gradient 3, bounds 0.1, β 3", lga(3), more={"bounds": bounds(0.1)})
+    yield made("gradient 3, bounds 0.2, β 3", lga(3), more={"bounds": bounds(0.2)})
+    yield made("gradient 3, bounds 0.1, β 10", lga(3), more={"bounds": bounds(0.1)}, beta=10)
+    yield made("bounds 0.1, β 3", bounds(0.1)[0], attack=None)
+    yield made("gradient 10, contrast 1, β 3", lga(10), more={"contrast": (contrast, 1)})
+    yield made(
+        "likeness 1, bounds 0.1, β 3",
+        replace(contrast, clean=True), more={"bounds": bounds(0.1)}, attack=None,
     )  # fmt: skip
 
 
@@ -198,12 +193,11 @@ def _made(
     attack: Attack | None = None,
     beta: float | None = 10,
     more: dict[str, tuple[Term, float]] | None = None,
-    base: Term | None = None,
 ) -> Variant:
     """Cross-entropy and penalties, which rise over the first fifth of the steps."""
     penalties = {"penalty": (term, weight)} | (more or {})
     loss = Loss(
-        terms={"cross_entropy": base or CrossEntropy()}
+        terms={"cross_entropy": CrossEntropy()}
         | {name: term for name, (term, _) in penalties.items()},
         weights={"cross_entropy": 1.0}
         | {name: float(weight) for name, (_, weight) in penalties.items()},
