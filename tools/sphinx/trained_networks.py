@@ -40,8 +40,8 @@ def text(recipe: Recipe, trained: Sequence[Checkpoint]) -> list[str]:
     activation = checkpoints.describe(trained[0].model.activation)
     terms = [f"{loss['weights'][name]:g} · `{call(term)}`" for name, term in loss["terms"].items()]
     ramps = [
-        f"the last one rising over the first {share:.0%} of the steps"
-        for share in loss["ramps"].values()
+        f"`{loss['terms'][name]['name']}` rising over the first {share:.0%} of the steps"
+        for name, share in loss["ramps"].items()
     ]
     starts = {c.recipe["start"] for c in trained if c.recipe.get("start")}
     kind = "sentences" if isinstance(trained[0].model, TextCNN) else "images"
