@@ -15,8 +15,9 @@ from trained_networks import call, text
 
 SMOOTH = {
     "softplus", "hessian", "lga", "interval-maps", "interval-wide", "density", "natural-block",
-    "density-block", "text-lga", "lga-cifar",
+    "density-block", "text-lga", "lga-cifar", "aligned",
 }  # fmt: skip
+BETA = {"aligned": 3}
 every_recipe = pytest.mark.parametrize("name", [n for n in RECIPES if n in checkpoints.names()])
 
 
@@ -52,4 +53,5 @@ def test_a_card_holds_what_was_trained(name: str) -> None:
         assert f"`{name}-s{seed}` ({checkpoint.metrics['test_accuracy']:.2%})" in card
         activation = checkpoints.describe(checkpoint.model.activation)
         assert activation["name"] == ("Softplus" if name in SMOOTH else "ReLU")
-    assert f"**Network.** `{'Softplus(beta=10)' if name in SMOOTH else 'ReLU()'}`" in card
+    shown = f"Softplus(beta={BETA.get(name, 10)})" if name in SMOOTH else "ReLU()"
+    assert f"**Network.** `{shown}`" in card
