@@ -14,8 +14,7 @@ the package's maps and metrics judge points. Rows that the table has are not mad
 """
 
 import argparse
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from attrlib import attributions, checkpoints, data, metrics
 from attrlib.attacks import SUITE, standard
 from attrlib.attacks.suite import Goal
-from attrlib.benchmark import _table, provenance
+from attrlib.benchmark import _table
 from attrlib.benchmark.cells import listed
 from attrlib.maps import to_heatmap
 from attrlib.types import Attack
@@ -68,6 +67,12 @@ def cells_of(name: str) -> list[Cell]:
     if name == "masks":
         return list(CELLS)
     return [cell._replace(strong=False) for cell in CELLS if cell.goal == "top-k"]
+
+
+def key_of(cell: Cell, images: int) -> dict[str, str]:
+    """The fields by which a table is asked for a cell of so many images."""
+    key = {"net": cell.net, "eps": f"{cell.eps:.5f}", "goal": cell.goal}
+    return key | {"images": str(images), "suite": SUITE}
 
 
 def attacks_of(cell: Cell, name: str = "masks") -> dict[str, Attack]:
@@ -134,16 +139,17 @@ def main() -> None:
     images = listed(data.fashion_mnist("test"), per_class=PER_CLASS)
     x, y = images.x.to(device), images.y.to(device)
     _table.check_constant(out, "suite", SUITE)
-    for cell in cells_of(options.attack):
-        key = {"net": cell.net, "eps": f"{cell.eps:.5f}", "goal": cell.goal}
-        key |= {"images": str(len(x)), "suite": SUITE}
-        if _table.in_table(out, key):
-            continue
-        start = time.perf_counter()
-        model = checkpoints.load(cell.net).model.requires_grad_(False).to(device)
-        found = scores(cell, attacks_of(cell, options.attack), model, x, y)
-        where = provenance(device, seconds=time.perf_counter() - start)
-        _table.append(out, [key | compared(found) | where])
+
+    def made(cell: Cell) -> _table.Cell:
+        key = key_of(cell, len(x))
+
+        def rows() -> Iterator[dict[str, str]]:
+            model = checkpoints.load(cell.net).model.requires_grad_(False).to(device)
+            yield key | compared(scores(cell, attacks_of(cell, options.attack), model, x, y))
+
+        return _table.Cell(key, rows)
+
+    _table.fill(out, map(made, cells_of(options.attack)), device=device)
 
 
 if __name__ == "__main__":

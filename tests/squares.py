@@ -21,7 +21,7 @@ folder; tries were tuned on its first ten images, which the table leaves out.
 """
 
 import argparse
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +30,12 @@ from torch import Generator, Tensor, nn
 
 from attrlib import checkpoints, data, metrics
 from attrlib.attacks import SUITE
-from attrlib.benchmark import _table, provenance
+from attrlib.benchmark import _table
 from attrlib.benchmark.cells import first, listed, named, points
 from attrlib.models import SmallCNN
 from attrlib.types import Classifier
 from tests.masks import Best, Task, Written
-from tests.refute import Cell, compared, judged
+from tests.refute import Cell, compared, judged, key_of
 from tests.speed_measure import RESULTS, clock
 
 TRIES = 3000  # from the image
@@ -157,25 +157,20 @@ def main() -> None:
     rows = first(images.y, per_class=PER_CLASS, start=PASSED)
     x, y = images.x[rows].to(device), images.y[rows].to(device)
     _table.check_constant(options.out, "suite", SUITE)
-    for cell in CELLS:
-        key = {"net": cell.net, "eps": f"{cell.eps:.5f}", "goal": cell.goal}
-        key |= {"images": str(len(rows)), "suite": SUITE}
-        if _table.in_table(options.out, key):
-            continue
-        start = time.perf_counter()
-        model = checkpoints.load(cell.net).model.requires_grad_(False).to(device)
-        suite = points(
-            model,
-            images,
-            named("top-k suite"),
-            cell.eps,
-            folder=options.points,
-            device=device,
-            pool=images,
-        )
-        columns = row(cell, model, x, y, suite[rows.to(device)], (TRIES, MORE))
-        where = provenance(device, seconds=time.perf_counter() - start)
-        _table.append(options.out, [key | columns | where])
+
+    def made(cell: Cell) -> _table.Cell:
+        key, name = key_of(cell, len(rows)), named("top-k suite")
+
+        def found() -> Iterator[dict[str, str]]:
+            model = checkpoints.load(cell.net).model.requires_grad_(False).to(device)
+            suite = points(
+                model, images, name, cell.eps, folder=options.points, device=device, pool=images
+            )
+            yield key | row(cell, model, x, y, suite[rows.to(device)], (TRIES, MORE))
+
+        return _table.Cell(key, found)
+
+    _table.fill(options.out, map(made, CELLS), device=device)
 
 
 def _ends(like: Tensor, generator: Generator | None) -> Tensor:

@@ -1,5 +1,6 @@
 """The declared grid: what it covers, and what is refused."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 
 from attrlib import data
 from attrlib.__main__ import main
-from attrlib.benchmark import FULL, SMALL, Block, cells, cluster, trained, transfer_targets
+from attrlib.benchmark import BUDGETS, FULL, GRIDS, Block, cells, cluster, trained, transfer_targets
 from attrlib.benchmark.grid import OTHER_MAPS
 from attrlib.recipes import RECIPES
 from tests.tables import rows
@@ -36,14 +37,28 @@ def _places(block: Block) -> Iterator[tuple[str, str, str]]:
             yield from ((scored, name, f"{eps:.5f}") for eps in block.eps)
 
 
-def test_the_table_holds_nothing_but_the_grid() -> None:
+def test_the_table_holds_the_grid_and_nothing_else() -> None:
     declared = {place for block in FULL for place in _places(block)}
-    assert {tuple(row[k] for k in ("map", "attack", "eps")) for row in rows(TABLE)} <= declared
-    for block in (*FULL, *SMALL):  # no place twice: a row is found by it
+    names = ("map", "attack", "eps")
+    held = {(row["recipe"], *(row[k] for k in names)) for row in rows(TABLE)}
+    assert {(*place,) for _, *place in held} == declared
+    shipped, _ = trained.chosen(FULL)
+    everywhere = [block for block in FULL if block.recipes is None and block.seeds is None]
+    wanted = {(name, *place) for b in everywhere for place in _places(b) for name in shipped}
+    assert sorted(wanted - held) == []
+    for block in itertools.chain(*GRIDS.values()):  # no place twice: a row is found by it
         places = [*_places(block)]
         assert len(places) == len({*places})
     assert len([p for b in FULL for p in _places(b)]) == len(declared)
     assert {*OTHER_MAPS} < {*transfer_targets()}
+
+
+def test_the_first_attack_has_a_grid_of_its_own() -> None:
+    (block,) = GRIDS["first"]
+    assert (block.attack, block.maps, block.eps) == ("mass", ("gradient",), BUDGETS)
+    assert (block.quantities, block.per_class) == (("topk",), None)
+    assert {*(block.recipes or ())} < {*trained.chosen(GRIDS["first"])[0]}
+    assert block.attack not in {one.attack for one in FULL}
 
 
 def test_names_of_attacks_say_what_is_attacked_and_how_hard() -> None:

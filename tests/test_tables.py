@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -30,9 +31,13 @@ def table(tmp_path: Path) -> Path:
 
 def test_rows_are_added_and_found(table: Path) -> None:
     assert table.read_text() == 'study,value\n"a, b",0.5\nc,1.5\n'
-    assert _table.in_table(table, {"study": "a, b"})
-    assert not _table.in_table(table, {"study": "c", "value": "0.5"})
-    assert not _table.in_table(table.with_name("no.csv"), {"study": "c"})
+
+    def stop() -> NoReturn:
+        raise KeyboardInterrupt
+
+    _table.fill(table, [_table.Cell({"study": "a, b"}, stop)], device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        _table.fill(table, [_table.Cell({"study": "c", "value": "0.5"}, stop)], device="cpu")
 
 
 def test_what_is_there_is_not_made_again(table: Path) -> None:
@@ -76,7 +81,7 @@ def test_a_table_that_was_edited_is_named_and_left_alone(
     table.write_bytes(edited if isinstance(edited, bytes) else edited.encode())
     before = table.read_bytes()
     calls: list[Callable[[], object]] = [
-        lambda: _table.in_table(table, {"study": "c"}),
+        lambda: _table.fill(table, [_table.Cell({"study": "c"}, list)], device="cpu"),
         lambda: _table.check_constant(table, "study", "c"),
         lambda: _table.append(table, ROWS),
     ]

@@ -177,13 +177,6 @@ def measured(
     }
 
 
-def in_table(path: Path, key: Mapping[str, str]) -> bool:
-    """Whether a row has these fields."""
-    columns, rows = _read(path)
-    _expect(path, columns, key)
-    return any(key.items() <= row.items() for row in rows)
-
-
 def check_constant(path: Path, column: str, value: str, *, empty: bool = False) -> None:
     """Raise if a table holds rows with another value in a column that must be one for all, or empty."""
     columns, rows = _read(path)

@@ -10,7 +10,11 @@ from attrlib import _files, benchmark
 from attrlib.benchmark import trained
 from attrlib.benchmark._table import Runner
 
-_TABLES = {"full": Path("results/recipes.csv"), "small": Path("runs/bench/small.csv")}
+_TABLES = {
+    "full": Path("results/recipes.csv"),
+    "small": Path("runs/bench/small.csv"),
+    "first": Path("results/first-attack.csv"),
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +27,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     grid.add_argument(
         "--grid",
         choices=tuple(benchmark.GRIDS),
-        help=f"small (minutes) or full (many hours on one core); --out is {_TABLES['small']} or "
-        f"{_TABLES['full']} unless given",
+        help="full (many hours on one core), small (minutes), or first, the book's first attack (a "
+        f"third of an hour); --out is {_TABLES['full']}, {_TABLES['small']} or {_TABLES['first']} "
+        "unless given",
     )
     grid.add_argument("--only", nargs="+", metavar="RECIPE", help="these recipes (default: all)")
     grid.add_argument("--maps", nargs="+", metavar="MAP", help="these maps (default: all)")

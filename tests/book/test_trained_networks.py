@@ -14,10 +14,10 @@ sys.path.append(str(ROOT / "tools" / "sphinx"))
 from trained_networks import call, text
 
 SMOOTH = {
-    "softplus", "hessian", "lga", "interval-maps", "interval-wide", "aligned", "density", "natural-block",
-    "density-block", "text-lga", "lga-cifar",
+    "softplus", "hessian", "lga", "interval-maps", "interval-wide", "density", "natural-block",
+    "density-block", "text-lga", "lga-cifar", "aligned",
 }  # fmt: skip
-SMOOTHER = {"aligned": 3}  # β where it is not 10
+BETA = {"aligned": 3}
 every_recipe = pytest.mark.parametrize("name", [n for n in RECIPES if n in checkpoints.names()])
 
 
@@ -53,8 +53,8 @@ def test_a_card_holds_what_was_trained(name: str) -> None:
         assert f"`{name}-s{seed}` ({checkpoint.metrics['test_accuracy']:.2%})" in card
         activation = checkpoints.describe(checkpoint.model.activation)
         assert activation["name"] == ("Softplus" if name in SMOOTH else "ReLU")
-    softplus = f"Softplus(beta={SMOOTHER.get(name, 10)})"
-    assert f"**Network.** `{softplus if name in SMOOTH else 'ReLU()'}`" in card
+    shown = f"Softplus(beta={BETA.get(name, 10)})" if name in SMOOTH else "ReLU()"
+    assert f"**Network.** `{shown}`" in card
     for term, share in recipe.loss.ramps.items():
         rising = f"`{type(recipe.loss.terms[term]).__name__}` rising over the first {share:.0%}"
         assert card.count(rising) == 1

@@ -32,6 +32,7 @@ def rows_that_fit(answer: object) -> str:
         (8e9, 1_000_000, 0.25): 750,
         (1e9, 10_000_000, 0.5): 6,
         (1e6, 1_000_000, 0.0): 0,
+        (1e9, 70_000_000, 0.0): 1,  # 1.8 rows fit: the second one does not
         (16e9, 3_000_000, 0.125): 583,
     }
     for words, right in tries.items():

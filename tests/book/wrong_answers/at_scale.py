@@ -1,6 +1,6 @@
 """Wrong answers to the exercises of the chapter about large images."""
 
-from math import factorial
+from math import ceil, factorial
 
 
 def _scaled(k: int, window: int, side: int, other: int, *, area: int, length: int) -> object:
@@ -27,6 +27,8 @@ WRONG = {
         lambda memory, numbers, reserve: int(memory * (1 - reserve) // (4 * numbers)),
         lambda memory, numbers, reserve: int(memory * reserve // (8 * numbers)),
         lambda memory, numbers, reserve: memory * (1 - reserve) / (8 * numbers),
+        lambda memory, numbers, reserve: round(memory * (1 - reserve) / (8 * numbers)),
+        lambda memory, numbers, reserve: ceil(memory * (1 - reserve) / (8 * numbers)),
         lambda memory, numbers, reserve: max(1, int(memory * (1 - reserve) // (8 * numbers))),
     ],
     "chance-of": [
