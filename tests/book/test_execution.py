@@ -1,6 +1,8 @@
 """Running notebooks, telling stale outputs, and nbval's verdict on a false claim."""
 
 import ast
+import base64
+import io
 import os
 import re
 import subprocess
@@ -9,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from tools import execute, fingerprint
 from tools.chapters import chapters, read, tags, write
@@ -55,6 +59,19 @@ def chapter(root: Path, *sources: str) -> Path:
 
 
 # --- execution ------------------------------------------------------------------------------------
+
+
+def test_pictures_are_packed_without_loss() -> None:
+    rows = np.arange(256, dtype=np.uint8).repeat(64).reshape(128, 128)
+    file = io.BytesIO()
+    Image.fromarray(rows).save(file, "PNG", compress_level=0, dpi=(110, 110))
+    before = base64.b64encode(file.getvalue()).decode()
+    after = execute.packed(before)
+    assert len(after) < len(before) / 10
+    image = Image.open(io.BytesIO(base64.b64decode(after)))
+    assert np.array_equal(np.asarray(image), rows)
+    assert round(image.info["dpi"][0]) == 110
+    assert execute.packed(after) == after
 
 
 def test_a_run_stores_outputs_and_what_they_depend_on(root: Path) -> None:
