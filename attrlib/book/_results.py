@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 #: Columns every table in `results/` has: the commit and day (ISO 8601) of the run, the device,
-#: the version of torch ("torch 2.14.1"), and the seconds a row took.
+#: the version of torch ("torch 2.14.1"; older rows name Python and the build, too), and the seconds.
 PROVENANCE = ("commit", "date", "device", "versions", "seconds")
 
 
