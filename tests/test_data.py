@@ -3,6 +3,7 @@
 import gzip
 import struct
 import urllib.error
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from attrlib import data
+from tools import fashion
 
 # --- the embedded subset --------------------------------------------------------------------------
 
@@ -249,13 +251,32 @@ def test_a_label_beyond_the_classes_is_refused(
 
 @pytest.mark.skipif(data.find_full() is None, reason="the full set is not on this machine")
 def test_the_embedded_set_is_the_start_of_the_full_one() -> None:
-    full, embedded = data.fashion_mnist("test", full=True), data.fashion_mnist("test")
-    assert len(full) == 10_000
-    for label in range(10):
-        first = full.x[full.y == label][:200]
-        assert torch.equal(embedded.x[embedded.y == label], first)
-    train = data.fashion_mnist("train", full=True)
-    assert (len(train), len(data.fashion_mnist("val", full=True))) == (55_000, 5000)
+    for part, (splits, count) in zip(("train", "test"), fashion.FILES.values(), strict=True):
+        x, y = fashion.whole(splits)
+        embedded = data.fashion._read_embedded(part)
+        assert len(x) == {"train": 60_000, "test": 10_000}[part]
+        for label in range(10):
+            assert np.array_equal(embedded[0][embedded[1] == label], x[y == label][:count])
+        for made, stored in zip(fashion.first(x, y, count=count), embedded, strict=True):
+            assert np.array_equal(made, stored)
+            assert made.dtype == stored.dtype
+    assert len(data.fashion_mnist("val", full=True)) == 5000
+
+
+def test_embedded_files_are_packed_alike_each_time(tmp_path: Path) -> None:
+    x, y = np.arange(2 * 28 * 28, dtype=np.uint8).reshape(2, 28, 28), np.arange(2, dtype=np.uint8)
+    for name in ("one", "two"):
+        fashion.write(tmp_path / name, x, y)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    with np.load(tmp_path / "one") as archive:
+        assert np.array_equal(archive["x"], x)
+        assert np.array_equal(archive["y"], y)
+    assets = Path(data.__file__).parents[1] / "_assets" / "data"
+    for file in (tmp_path / "one", *map(assets.joinpath, fashion.FILES)):
+        with zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                assert member.compress_type == zipfile.ZIP_LZMA
+                assert member.date_time == (1980, 1, 1, 0, 0, 0)
 
 
 # --- folders of images ----------------------------------------------------------------------------
