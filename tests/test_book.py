@@ -1,5 +1,6 @@
 """`attrlib.book`: what the notebooks use. That checks accept the solutions is tested in tests/book."""
 
+import math
 import runpy
 import textwrap
 from pathlib import Path
@@ -286,6 +287,17 @@ def test_a_number_counts_as_a_tensor_without_axes() -> None:
     _exercises.expect_close(0.25, torch.tensor(0.25), tried="", hint="")
     with pytest.raises(WrongAnswer, match=r"Expected: +0.25\n"):
         _exercises.expect_close(0.26, torch.tensor(0.25), tried="", hint="")
+
+
+def test_a_number_may_be_a_tensor_with_one_entry() -> None:
+    pairs = [(0.25, 0.25), (torch.tensor([3]), 3), (1e9 + 1, 1e9), (math.nan, math.nan)]
+    for got, right in pairs:
+        _exercises.expect_number(got, right, tried="", hint="")
+    for wrong in (0.26, None, "0.25", math.nan, torch.zeros(2)):
+        with pytest.raises(WrongAnswer, match=r"Expected: +0.25\n"):
+            _exercises.expect_number(wrong, 0.25, tried="", hint="")
+    with pytest.raises(WrongAnswer, match=r"Expected: +nan\n *Got: +0.5"):
+        _exercises.expect_number(0.5, math.nan, tried="", hint="")
 
 
 @pytest.mark.usefixtures("toy_chapter")

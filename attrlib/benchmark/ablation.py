@@ -22,6 +22,7 @@ from attrlib import _check, _model
 from attrlib.attacks import Ball, Cosine, ascend
 from attrlib.models import smoothed
 from attrlib.regularizers import CrossEntropy
+from attrlib.regularizers._derivatives import unit
 from attrlib.types import Attribution, Classifier, Inputs, Labels, PerSample
 
 Distance = Callable[[Inputs, Inputs], PerSample]
@@ -141,7 +142,7 @@ class Contrast:
             a = b = self.attribution(model, x.detach().requires_grad_(), y, generator=generator)
         else:
             a, b = _maps(self.attribution, model, x, y, z, generator)
-        alike = functional.normalize(b.flatten(1)) @ functional.normalize(a.flatten(1)).T
+        alike = unit(b).flatten(1) @ unit(a).flatten(1).T
         rivals = y[:, None] == y
         odds = (alike / self.temperature).masked_fill(~rivals, -torch.inf)
         return functional.cross_entropy(

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable
 from typing import NoReturn
@@ -23,7 +24,7 @@ def exercises() -> dict[str, Callable[[object], str]]:
     """Return each exercise, named "chapter-stem/exercise-name", with the function that checks it.
 
     Each public function defined in a module of `attrlib.book.checks` checks one exercise. It takes
-    the answer, raises `WrongAnswer` (through `expect`, `run` or `expect_close`), and returns one
+    the answer, raises `WrongAnswer` (through `run` or one of the `expect…`), and returns one
     sentence for the reader who is right.
     """
     found: dict[str, Callable[[object], str]] = {}
@@ -79,6 +80,22 @@ def run(answer: object, *args: object, tried: str, hint: str, **options: object)
     except Exception as error:  # a reader's function may raise anything
         got = f"{type(error).__name__}: {error}"
         wrong(tried=tried, expected="a result without an error", got=got, hint=hint)
+
+
+def expect_number(got: object, right: float, *, tried: str, hint: str) -> None:
+    """Raise `WrongAnswer` unless `got` is this number, or a tensor with it as its only entry.
+
+    Args:
+        got: What the reader's code returned.
+        right: The number, finite or NaN. A millionth of it, or of 1 if it is smaller, does not matter.
+        tried: What was computed, in words.
+        hint: What to look at when it is wrong.
+    """
+    value = got.item() if isinstance(got, torch.Tensor) and got.numel() == 1 else got
+    same = isinstance(value, int | float) and (
+        math.isnan(value) if math.isnan(right) else abs(value - right) <= 1e-6 * max(1, abs(right))
+    )
+    expect(same, tried=tried, expected=f"{right:.6g}", got=got, hint=hint)
 
 
 def expect_close(

@@ -4,7 +4,7 @@ from itertools import permutations
 
 from scipy import stats
 
-from attrlib.book._exercises import expect, run
+from attrlib.book._exercises import expect, expect_number, run
 
 
 def scaled(answer: object) -> str:
@@ -38,7 +38,7 @@ def rows_that_fit(answer: object) -> str:
     for words, right in tries.items():
         tried = f"rows_that_fit{words}"
         got = run(answer, *words, tried=tried, hint=hint)
-        expect(_close(got, right), tried=tried, expected=f"{right}", got=got, hint=hint)
+        expect_number(got, right, tried=tried, hint=hint)
     return "Where 0 rows fit, a smaller image or another device is the only way."
 
 
@@ -49,7 +49,7 @@ def chance_of(answer: object) -> str:
         tried = f"chance_of({tau:.3g}, {n})"
         right = _chance(tau, n)
         got = run(answer, tau, n, tried=tried, hint=hint)
-        expect(_close(got, right), tried=tried, expected=f"{right:.4f}", got=got, hint=hint)
+        expect_number(got, right, tried=tried, hint=hint)
     return "Full agreement of five has a probability of 1/120, the first below 1 %."
 
 
@@ -63,19 +63,12 @@ def speedup(answer: object) -> str:
         tried = f"speedup({devices}, {alone})"
         right = 1 / (alone + (1 - alone) / devices)
         got = run(answer[0], devices, alone, tried=tried, hint=hint)
-        expect(_close(got, right), tried=tried, expected=f"{right:.4g}", got=got, hint=hint)
+        expect_number(got, right, tried=tried, hint=hint)
         got = run(answer[1], alone, tried=f"most({alone})", hint=hint)
-        right = 1 / alone
-        expect(
-            _close(got, right), tried=f"most({alone})", expected=f"{right:g}", got=got, hint=hint
-        )
+        expect_number(got, 1 / alone, tried=f"most({alone})", hint=hint)
     return "The part that stays alone sets the limit, however many devices there are."
 
 
 def _chance(tau: float, n: int) -> float:
     found = [stats.kendalltau(range(n), order).statistic for order in permutations(range(n))]
     return float(sum(value >= tau - 1e-9 for value in found) / len(found))
-
-
-def _close(got: object, right: float) -> bool:
-    return isinstance(got, int | float) and abs(float(got) - right) < 1e-6 * max(1, abs(right))

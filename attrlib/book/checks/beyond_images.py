@@ -4,9 +4,8 @@ import itertools
 import math
 
 import torch
-from torch import Tensor
 
-from attrlib.book._exercises import expect, expect_close, run
+from attrlib.book._exercises import expect, expect_close, expect_number, run
 
 
 def word_score(answer: object) -> str:
@@ -40,14 +39,7 @@ def shared_top(answer: object) -> str:
         ("k = 3", a, a.flip(0).roll(4), 3, 2 / 3),
     ):
         got = run(answer, first, second, words, k, tried=name, hint=hint)
-        number = got.item() if isinstance(got, Tensor) and got.numel() == 1 else got
-        expect(
-            isinstance(number, int | float) and abs(number - right) < 1e-6,
-            tried=name,
-            expected=f"{right:.4f}",
-            got=got,
-            hint=hint,
-        )
+        expect_number(got, right, tried=name, hint=hint)
     return "This is topk_intersection inside OnWords."
 
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from attrlib.book._exercises import expect, expect_close, run, wrong
+from attrlib.book._exercises import expect_close, expect_number, run, wrong
 
 
 def slope_box(answer: object) -> str:
@@ -56,8 +56,7 @@ def kept(answer: object) -> str:
     ):
         tried = f"inside={list(inside)}, outside={list(outside)}"
         got = run(answer, torch.tensor(inside), torch.tensor(outside), tried=tried, hint=hint)
-        got = got.item() if isinstance(got, Tensor) and got.numel() == 1 else got
-        expect(got == right, tried=tried, expected=str(right), got=got, hint=hint)
+        expect_number(got, right, tried=tried, hint=hint)
     return "Two sorted lists are enough, although the map has many more ways to change."
 
 

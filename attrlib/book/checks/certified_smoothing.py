@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attrlib import certificates
-from attrlib.book._exercises import expect, expect_close, run
+from attrlib.book._exercises import expect, expect_close, expect_number, run
 
 
 def lost_share(answer: object) -> str:
@@ -70,8 +70,7 @@ def surely_kept(answer: object) -> str:
         share = certificates.certified_topk_overlap(lower[None], upper[None], a[None], k=k)
         right = round(share.item() * k)
         got = run(answer, lower, upper, top, tried=name, hint=hint)
-        number = got.item() if isinstance(got, Tensor) and got.numel() == 1 else got
-        expect(number == right, tried=name, expected=str(right), got=number, hint=hint)
+        expect_number(got, right, tried=name, hint=hint)
     return "This is certified_topk_overlap, times k."
 
 

@@ -3,9 +3,8 @@
 import math
 
 import torch
-from torch import Tensor
 
-from attrlib.book._exercises import expect, run
+from attrlib.book._exercises import expect, expect_number, run
 
 
 def beyond_chance(answer: object) -> str:
@@ -18,8 +17,8 @@ def beyond_chance(answer: object) -> str:
         (0.0, 0.2, -0.25),
     ):
         tried = f"score={score}, chance={chance}"
-        got = _number(run(answer, score, chance, tried=tried, hint=hint))
-        expect(abs(got - right) < 1e-6, tried=tried, expected=str(right), got=got, hint=hint)
+        got = run(answer, score, chance, tried=tried, hint=hint)
+        expect_number(got, right, tried=tried, hint=hint)
     return "Below chance it is negative, which can happen, too."
 
 
@@ -32,15 +31,9 @@ def hours(answer: object) -> str:
         (1, 1, 600.0, 1),
     ):
         tried = f"pictures={pictures}, steps={steps}, seconds={seconds}, samples={samples}"
-        got = _number(run(answer, pictures, steps, seconds, samples, tried=tried, hint=hint))
+        got = run(answer, pictures, steps, seconds, samples, tried=tried, hint=hint)
         right = pictures * steps * seconds * samples / 600
-        expect(
-            math.isclose(got, right, rel_tol=1e-6),
-            tried=tried,
-            expected=str(right),
-            got=got,
-            hint=hint,
-        )
+        expect_number(got, right, tried=tried, hint=hint)
     return "An average of 32 gradients turns an hour into more than a day."
 
 
@@ -56,11 +49,8 @@ def mean_of_all(answer: object) -> str:
         ((0.1, 0.3), (False, False), 1.0),
     ):
         tried = f"scores={list(scores)}, attacked={list(attacked)}"
-        got = _number(
-            run(answer, torch.tensor(scores), torch.tensor(attacked), tried=tried, hint=hint)
-        )
-        fits = math.isnan(got) if math.isnan(right) else abs(got - right) < 1e-5
-        expect(fits, tried=tried, expected=str(right), got=got, hint=hint)
+        got = run(answer, torch.tensor(scores), torch.tensor(attacked), tried=tried, hint=hint)
+        expect_number(got, right, tried=tried, hint=hint)
     return "Nobody gains by failing to attack."
 
 
@@ -78,10 +68,3 @@ def contradictions(answer: object) -> str:
         got = run(answer, torch.tensor(proved), torch.tensor(reached), tried=tried, hint=hint)
         expect(got == right, tried=tried, expected=str(right), got=got, hint=hint)
     return "An empty list proves nothing, but a long one finds mistakes."
-
-
-def _number(got: object) -> float:
-    """What was returned as a number; NaN where it is none, which fits no finite answer."""
-    if isinstance(got, Tensor) and got.numel() == 1:
-        return float(got)
-    return float(got) if isinstance(got, int | float) else math.inf

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from attrlib.book._exercises import expect, run
+from attrlib.book._exercises import expect, expect_number, run
 
 
 def open_ranks(answer: object) -> str:
@@ -36,7 +36,7 @@ def order_tau(answer: object) -> str:
     for first, second, right in tries:
         tried = f"order_tau({first}, {second})"
         got = run(answer, list(first), list(second), tried=tried, hint=hint)
-        expect(_close(got, right), tried=tried, expected=f"{right:.4g}", got=got, hint=hint)
+        expect_number(got, right, tried=tried, hint=hint)
     return "With ties, tau_b divides by less: only by pairs that both lists could order."
 
 
@@ -70,7 +70,7 @@ def regret(answer: object) -> str:
         tried = f"regret({used}, {wanted})"
         series = (pd.Series(used, names), pd.Series(wanted, names))
         got = run(answer, *series, tried=tried, hint=hint)
-        expect(_close(got, right), tried=tried, expected=f"{right:g}", got=got, hint=hint)
+        expect_number(got, right, tried=tried, hint=hint)
     return "Where the winner is the same, even a poor agreement of the rest costs nothing."
 
 
@@ -98,7 +98,3 @@ def _pairs(got: object) -> list[tuple[int, ...]] | None:
     if not all(isinstance(pair, list | tuple) for pair in got):
         return None
     return [tuple(int(rank) for rank in pair) for pair in got]
-
-
-def _close(got: object, right: float) -> bool:
-    return isinstance(got, int | float) and abs(float(got) - right) < 1e-6
