@@ -33,6 +33,8 @@ ATTRIBUTIONS: Mapping[str, Attribution] = {
     "gradient": attributions.gradient,
     "integrated gradients": functools.partial(attributions.integrated_gradients, steps=16),
     "SmoothGrad": functools.partial(attributions.smooth_grad, sigma=0.2, samples=16),
+    # a ball with the noise of SmoothGrad in each of the 784 entries
+    "UniGrad": functools.partial(attributions.uni_grad, radius=0.2 * 786**0.5, samples=16),
 }
 OBJECTIVES: Mapping[str, Objective] = {
     "top-k": TopK(k=K),
@@ -132,7 +134,7 @@ def strength_settings() -> Iterator[Setting]:
     for level in (1, 2, 4, 8, 16, 25.5):
         yield Setting(study="eps", eps=level / 255, restarts=1)
         yield Setting(study="eps", eps=level / 255, objective="random", steps=1, restarts=1)
-    for name in ATTRIBUTIONS:
+    for name in ("gradient", "integrated gradients", "SmoothGrad"):
         for eps in budgets:
             base = Setting(study="attribution", attribution=name, eps=eps, steps=51, restarts=1)
             yield base

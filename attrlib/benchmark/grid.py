@@ -15,8 +15,8 @@ from attrlib.recipes import RECIPES
 BUDGETS = (8 / 255, 0.09, 0.1)
 """In each pixel; the last two lie inside and on the edge of the ball of the recipe `madry`."""
 
-AVERAGED = ("integrated gradients", "SmoothGrad")
-OTHER_MAPS = (*AVERAGED, "UniGrad", "input × gradient", "Grad-CAM", "LRP", "DeepLIFT")
+AVERAGED = ("integrated gradients", "SmoothGrad", "UniGrad")
+OTHER_MAPS = (*AVERAGED, "input × gradient", "Grad-CAM", "LRP", "DeepLIFT")
 
 TEN = ("natural", "softplus", "madry", "trades", "ig-sum-norm", "art", "hessian", "ssr-medium",
        "lga", "igr")  # fmt: skip
@@ -93,7 +93,7 @@ FULL: tuple[Block, ...] = (
         attack="gradient top-k suite", maps=OTHER_MAPS, eps=BUDGETS[:1], quantities=_FEW,
         controls=("random",),
     ),
-    # the two averaged maps themselves: each step takes 16 passes
+    # the averaged maps themselves: each step takes 16 passes
     Block(
         attack="quick top-k suite", maps=AVERAGED, eps=BUDGETS[:1], recipes=TEN, seeds=(0,),
         per_class=3, quantities=_FEW, controls=("random", "gradient top-k suite"),
