@@ -126,6 +126,8 @@ def test_a_relu_network_is_searched_on_a_softplus_copy() -> None:
     start = BALL.sample(x, oracles.seeded(0))
     values = [MapDistance(**settings)(model, x, y, z=v).mean() for v in (z, start)]
     assert values[0] > 1.2 * values[1]
+    with pytest.raises(TypeError, match=r"torch.nn.Module \(or no beta\), got function"):
+        MapAttack(**settings, **search, beta=10.0)(lambda x: model(x), x, y)
 
 
 def test_the_losses_of_aat_and_of_its_adversarial_form() -> None:

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from attrlib import certificates, checkpoints, data, training
 from attrlib.__main__ import main
 from attrlib.attacks import standard
 from attrlib.attributions import gradient, integrated_gradients
 from attrlib.benchmark import cells, frontier, methods, proved, variants
+from attrlib.benchmark.ablation import MapAttack, MapDistance, pearson_distance
 from attrlib.maps import to_heatmap
 from attrlib.metrics import topk_intersection
 from attrlib.recipes import RECIPES
-from attrlib.regularizers import IntervalBounds
+from attrlib.regularizers import AdversarialCrossEntropy, CrossEntropy, IntervalBounds
 from attrlib.training import TrainConfig
 from tests.tables import number, rows
 
@@ -166,8 +168,50 @@ def test_every_run_has_a_name_of_its_own_and_trains_what_it_says() -> None:
     both = loss["aligned gradient 10, IG 10, β 3"]
     assert both.weights == {"cross_entropy": 1.0, "penalty": 1.0, "ig": 10.0}
     assert both.terms["penalty"].neighbour == "adversarial"  # type: ignore[attr-defined]
+    drawn = loss["aligned gradient 3, drawn, bounds 0.1, β 3"]
+    found = loss["aligned gradient 3, bounds 0.1, β 3"]
+    assert drawn.terms["bounds"] == found.terms["bounds"]
+    assert replace(drawn.terms["penalty"], neighbour="adversarial") == found.terms["penalty"]  # type: ignore[type-var]
+    assert (drawn.attack, drawn.weights) == (None, found.weights)
     bound = loss["interval eps 8/255, κ 0, γ 0.5, input × gradient"].terms["bounds"]
     assert bound == IntervalBounds(eps=8 / 255, prediction=0, maps=0.5, of="input_x_gradient")
     same = loss["interval eps 8/255, κ 1, γ 0, ReLU"]
     assert same.terms["bounds"] == RECIPES["interval"].loss.terms["bounds"]
     assert loss["interval eps 0.1, κ 0, γ 0.2"].terms["bounds"].eps == 0.1  # type: ignore[attr-defined]
+
+
+def test_aat_is_searched_for_maps_and_its_adversarial_form_for_answers_too() -> None:
+    recipes = {run.setting: run.recipe for run in _ALL if run.family == "aat"}
+    copied, plain, both = recipes.values()
+    for recipe in recipes.values():
+        assert recipe.loss.weights == {"cross_entropy": 1.0, "penalty": 10.0}
+        assert recipe.loss.terms["penalty"] == MapDistance(
+            attribution=gradient, distance=pearson_distance
+        )
+        attack = recipe.loss.attack
+        assert isinstance(attack, MapAttack)
+        assert (attack.distance, attack.weight, attack.steps) == (pearson_distance, 10.0, 3)
+    assert isinstance(plain.loss.terms["cross_entropy"], CrossEntropy)
+    assert isinstance(both.loss.terms["cross_entropy"], AdversarialCrossEntropy)
+    kinds = [(r.loss.attack.prediction, r.loss.attack.beta) for r in (copied, plain, both)]  # type: ignore[union-attr]
+    assert kinds == [(False, 10.0), (False, None), (True, None)]
+    relus = [any(isinstance(m, nn.ReLU) for m in r.model().modules()) for r in recipes.values()]
+    assert relus == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "run",
+    [run for run in _ALL if run.family == "aat" or "drawn" in run.setting],
+    ids=lambda run: run.setting,
+)
+def test_a_step_of_training_changes_the_weights(run: methods.Variant) -> None:
+    net = run.recipe.model(generator=torch.Generator().manual_seed(0))
+    before = nn.utils.parameters_to_vector(net.parameters()).clone()
+    few = data.fashion_mnist("train", full=True)[:8]
+    config = replace(run.recipe.config, epochs=1, batch_size=8)
+    order = torch.Generator().manual_seed(1)
+    history = training.train(net, few, run.recipe.loss, config=config, generator=order)
+    after = nn.utils.parameters_to_vector(net.parameters())
+    assert bool(torch.isfinite(after).all())
+    assert not torch.equal(after, before)
+    assert history.seconds > 0

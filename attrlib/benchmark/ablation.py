@@ -176,7 +176,7 @@ class MapAttack:
 
     def __call__(
         self,
-        model: nn.Module,
+        model: Classifier,
         x: Inputs,
         y: Labels,
         /,
@@ -186,7 +186,12 @@ class MapAttack:
         """Return the last points, exactly within the ball; detached."""
         _check.labelled(x, y)
         x = x.detach()
-        net = model if self.beta is None else smoothed(model, self.beta)
+        net = model
+        if self.beta is not None:
+            if not isinstance(model, nn.Module):
+                kind = type(model).__name__
+                raise TypeError(f"Expected model to be a torch.nn.Module (or no beta), got {kind}")
+            net = smoothed(model, self.beta)
         clean = self.attribution(net, x, y, generator=generator)
         start = self.ball.sample(x, generator)
 
