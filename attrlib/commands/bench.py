@@ -36,7 +36,7 @@ def add_options(
     frontier.add_argument("--only", nargs="+", metavar="FAMILY", help="these (default: all)")
     density = studies.add_parser(
         "density",
-        help="smoothing of each density at many weights, in short runs (half an hour on one core)",
+        help="smoothing of each density at many weights, in short runs (an hour on one core)",
     )
     density.add_argument("--only", nargs="+", metavar="IMAGES", help="these sets (default: all)")
     soundness = studies.add_parser(
