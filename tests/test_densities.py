@@ -1,5 +1,6 @@
 """The study of densities: each run is what its words say, and its rows are what one would compute."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -203,6 +204,6 @@ def test_every_run_is_another_and_trains_what_it_says() -> None:
             attack = recipe.loss.attack
             eps = attack.eps if run.term == "noise" else attack.ball.eps  # type: ignore[union-attr]
             assert eps == run.strength
-    maps_used = {run: len(densities.maps_of(run)) for run in runs if run.images in ("block", "top")}
-    assert {run.images for run, count in maps_used.items() if count == 4} == {"block"}
-    assert sum(count == 2 for count in maps_used.values()) == 3 + 6 + 9 + 1
+    counts = Counter((run.images, len(densities.maps_of(run))) for run in runs)
+    assert counts["top", 2] == 3
+    assert (counts["block", 1], counts["block", 2], counts["block", 4]) == (9 + 1, 6, 21 + 10)

@@ -137,9 +137,9 @@ def density(
     marks. On the first ten of each class: confidence, slopes of the marginal and the centred density,
     and their ratio; without marks also accuracy under attacks on the prediction (upper bounds), the shift
     under an attack on the density, and how well the density tells crops of photographs from the images;
-    with blocks, leakage of maps, also of the gauge-fixed network: of four in the runs that compare terms,
-    of two in the others. Full runs on blocks are those that ship, rounded to half precision as they are:
-    where a seed ships, its checkpoint is measured and nothing is trained.
+    with blocks, leakage of the maps of `maps_of`, also of the gauge-fixed network. Full runs on blocks
+    are those that ship, rounded to half precision as they are: where a seed ships, its checkpoint is
+    measured and nothing is trained.
 
     Args:
         path: Table to write, or to go on with.
@@ -314,17 +314,20 @@ MAPS: Mapping[str, Attribution] = {
 
 
 def maps_of(run: DensityRun) -> Mapping[str, Attribution]:
-    """Return the maps whose leakage is measured: all in the runs that compare terms, two in the others.
+    """Return the maps whose leakage is measured.
 
     Args:
         run: Any run.
 
     Returns:
-        The maps by their names.
+        The maps by their names: all in the runs that compare terms, gradient and integrated gradients in
+        full runs and in the control, the gradient alone where units or estimators are compared.
     """
-    if run.images == "block" and run.length == "short" and run.term in _GRIDS:
-        return MAPS
-    return {name: MAPS[name] for name in ("gradient", "integrated gradients")}
+    if run.term not in _GRIDS:
+        return {"gradient": MAPS["gradient"]}
+    if run.images == "top" or run.length == "full":
+        return {name: MAPS[name] for name in ("gradient", "integrated gradients")}
+    return MAPS
 
 
 def _leakage(
