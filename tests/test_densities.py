@@ -1,20 +1,25 @@
 """The study of densities: each run is what its words say, and its rows are what one would compute."""
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
-from attrlib import attributions, data, energy, maps, metrics, training
+from attrlib import attributions, checkpoints, data, energy, maps, metrics, training
 from attrlib.__main__ import main
 from attrlib.benchmark import DensityRun, densities, density, density_recipe, density_runs
 from attrlib.recipes import RECIPES, planted_blocks
+from attrlib.regularizers import DoubleBackward, FiniteDifference, MarginalDensitySmoothing
 from tests import oracles
 from tests.tables import number, rows
 
 _BLOCK = DensityRun(images="block", term="centered", strength=0.3)
+_TWO = ("gradient", "integrated gradients")
+_whole = densities._images.__wrapped__
 _MARK = DensityRun(images="spurious 0.5", term="noise", strength=0.1, seed=1)
 
 
@@ -32,6 +37,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return images[:300] if split == "train" else images
 
     monkeypatch.setattr(densities, "_images", few)
+    monkeypatch.setattr(densities, "FULL_EPOCHS", 1)
     monkeypatch.setattr(densities, "density_runs", lambda: iter([_BLOCK, _MARK]))
     for name in ("EPOCHS", "PER_CLASS"):
         monkeypatch.setattr(densities, name, 1)
@@ -70,6 +76,56 @@ def test_rows_are_what_one_would_compute(tmp_path: Path) -> None:
         shares = [float(row["value"]) for row in rows(path, quantity="topk_leakage")]
         assert len(shares) == 2 * len(densities.MAPS)
         assert all(0 <= share <= 1 for share in shares)
+
+
+def test_a_full_run_is_the_checkpoint_that_ships_or_one_like_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "density.csv"
+    runs = [
+        DensityRun(images="block", length="full", term="marginal", strength=0.3, seed=seed)
+        for seed in (0, 1)
+    ]
+    monkeypatch.setattr(densities, "density_runs", lambda: iter(runs))
+    density(path)
+    val = densities._images("block", "val")
+    chosen = densities.cells.listed(val, per_class=1)
+    assert isinstance(chosen, data.Blocks)
+    trained = densities._trained(runs[1], "cpu")
+    assert all(torch.equal(w, w.half().float()) for w in trained.state_dict().values())
+    nets = {"0": checkpoints.load("density-block-s0").model, "1": trained}
+    for seed, net in nets.items():
+        heat = maps.to_heatmap(attributions.gradient(net, chosen.x, chosen.y))
+        leak = metrics.leakage(heat, region=chosen.null).mean().item()
+        found = number(path, map="gradient", quantity="leakage", seed=seed)
+        assert found == pytest.approx(leak, abs=1e-4)
+    fixed = {f"{name}{end}" for name in _TWO for end in ("", ", gauge fixed")}
+    assert {row["map"] for row in rows(path, quantity="leakage")} == fixed
+
+
+@pytest.mark.parametrize(("term", "strength"), densities._SHIPPED)
+def test_the_recipe_of_a_full_run_is_that_of_the_checkpoint(term: str, strength: float) -> None:
+    ours = density_recipe(DensityRun(images="block", length="full", term=term, strength=strength))
+    theirs = RECIPES[densities._SHIPPED[term, strength]]
+    assert ours.config == replace(theirs.config, epochs=ours.config.epochs)
+    assert theirs.config.epochs == 2  # FULL_EPOCHS, before the fixture
+    assert [*ours.loss.weights.values()] == [*theirs.loss.weights.values()]
+    assert ours.loss.ramps == theirs.loss.ramps
+    assert [*ours.loss.terms.values()] == [*theirs.loss.terms.values()]
+    assert repr(ours.model()) == repr(theirs.model())
+
+
+def test_the_control_has_every_garment_on_top(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        data.planted, "fashion_mnist", lambda split, full: data.fashion_mnist(split)
+    )
+    before = torch.get_rng_state()
+    images = _whole("top", "val")
+    assert isinstance(images, data.Blocks)
+    assert images.null[:, 28:].all()
+    assert not images.null[:, :28].any()
+    assert torch.equal(images.x[:, :, :28], data.fashion_mnist("val").x)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_occlusion_of_a_linear_model_is_weight_times_pixel_summed_over_each_cell() -> None:
@@ -113,8 +169,11 @@ def test_a_second_call_makes_nothing_anew(
 def test_a_set_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected only to be one of block, spurious 0\.5, got"):
         density(tmp_path / "density.csv", only=["blocks"])
-    with pytest.raises(ValueError, match=r"Expected term to be one of none, .*, got 'both'"):
-        density_recipe(DensityRun(images="block", term="both"))
+    for term in ("both", "joint difference", "relu"):
+        with pytest.raises(ValueError, match=rf"Expected term to be one of none, .*, got '{term}'"):
+            density_recipe(DensityRun(images="block", term=term))
+    with pytest.raises(ValueError, match=r"Expected length to be one of short, full, got 'long'"):
+        density_recipe(DensityRun(images="block", length="long"))
 
 
 def test_the_command_writes_the_table(tmp_path: Path) -> None:
@@ -130,12 +189,21 @@ def test_every_run_is_another_and_trains_what_it_says() -> None:
         recipe = density_recipe(run)
         whole = run.length == "full" and run.images == "fashion"
         assert (recipe.config == RECIPES["softplus"].config) == whole
+        term, *ways = run.term.split()
+        unit = RECIPES["natural" if "relu" in ways else "softplus"].model().activation()
+        assert repr(recipe.model().activation()) == repr(unit)
         penalty = recipe.loss.terms.get("penalty")
-        assert (penalty is not None) == (run.term in densities.DENSITIES)
+        assert (penalty is not None) == (term in densities.DENSITIES)
         if penalty is not None:
+            assert isinstance(penalty, MarginalDensitySmoothing)
             assert recipe.loss.weights["penalty"] == run.strength
-            assert penalty.density is densities.DENSITIES[run.term]  # type: ignore[attr-defined]
-        elif run.term != "none":
+            assert penalty.density is densities.DENSITIES[term]
+            estimator = FiniteDifference if "difference" in ways else DoubleBackward
+            assert isinstance(penalty.estimator, estimator)
+        elif term != "none":
             attack = recipe.loss.attack
             eps = attack.eps if run.term == "noise" else attack.ball.eps  # type: ignore[union-attr]
             assert eps == run.strength
+    counts = Counter((run.images, len(densities.maps_of(run))) for run in runs)
+    assert counts["top", 2] == 3
+    assert (counts["block", 1], counts["block", 2], counts["block", 4]) == (9 + 1, 6, 21 + 10)

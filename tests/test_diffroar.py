@@ -88,6 +88,51 @@ def test_a_gradient_that_leaks_to_all_places_scores_nothing() -> None:
     assert scores["input x gradient"].mean() == 0.5  # the entry itself, against a black image
 
 
+def _step(x: Tensor, y: Tensor, net: nn.Module) -> Tensor:
+    """A step of an attack on the cross-entropy, in the sup norm."""
+    z = x.clone().requires_grad_()
+    loss = nn.functional.cross_entropy(net(z), y, reduction="sum")
+    return z.detach() + 0.2 * torch.autograd.grad(loss, z)[0].sign()
+
+
+def _hidden_layer(*, eps: float, steps: int) -> tuple[nn.Module, Images]:
+    """One layer of ReLU units, trained on all 20 images of one lit entry, or on attacked ones."""
+    x = torch.cat([torch.eye(10), -torch.eye(10)]).double()
+    y = torch.arange(20) // 10
+    hidden, noise = 200, oracles.seeded(0)
+    net = nn.Sequential(
+        nn.Flatten(), nn.Linear(10, hidden), nn.ReLU(), nn.Linear(hidden, 2)
+    ).double()
+    with torch.no_grad():
+        for weight in net.parameters():
+            scale = 0.3 if weight.shape[-1] == 10 else hidden**-0.5
+            weight.copy_(scale * torch.randn(weight.shape, generator=noise, dtype=weight.dtype))
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    for _ in range(steps):
+        z = x
+        for _ in range(3 if eps else 0):
+            z = _step(z, y, net).clamp(x - eps, x + eps)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(z), y).backward()
+        optimizer.step()
+    return net.eval(), Images(x.view(20, 1, 2, 5), y, NAMES)
+
+
+def test_an_ordinary_gradient_misses_the_lit_entry_that_an_adversarial_one_finds() -> None:
+    """After Shah et al. 2021, whose layer has 25,000 units."""
+    place = torch.arange(20) % 10
+    scores = {}
+    for name, eps, steps in (("ordinary", 0.0, 500), ("adversarial", 0.45, 3000)):
+        net, images = _hidden_layer(eps=eps, steps=steps)
+        assert (net(images.x).argmax(1) == images.y).all()
+        a = attributions.gradient(net, images.x, images.y).detach()
+        found = a.abs().flatten(1).argmax(1) == place
+        scores[name] = faithfulness.diffroar(images, images, a, a, fit=_fit, share=0.1)
+        assert found.double().mean() <= 0.1 if name == "ordinary" else found.all()
+    assert scores["ordinary"].mean() < 0
+    assert scores["adversarial"].mean() == 0.5  # the lit entry itself, against a black image
+
+
 # --- what is trained ------------------------------------------------------------------------------
 
 

@@ -35,6 +35,7 @@ from attrlib.benchmark.imagenet import (
 )
 from attrlib.benchmark.methods import Variant, frontier, variants
 from attrlib.benchmark.own import as_rows, check_row, load_row, own_row
+from attrlib.benchmark.played import GAME_PAIRS, games
 from attrlib.benchmark.sampled_changes import sampling
 from attrlib.benchmark.sentences import WORD_MAPS, sentences
 from attrlib.benchmark.trained import calibration_error, recipes
@@ -46,6 +47,7 @@ __all__ = [
     "BUDGETS",
     "COLUMNS",
     "FULL",
+    "GAME_PAIRS",
     "GRIDS",
     "LENS_K",
     "OBJECTIVES",
@@ -75,6 +77,7 @@ __all__ = [
     "density_runs",
     "export",
     "frontier",
+    "games",
     "imagenet_accuracy",
     "imagenet_lens",
     "lens_settings",

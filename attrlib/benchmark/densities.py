@@ -2,7 +2,9 @@
 
 Short runs (12,000 images, two passes) of every term at many strengths are compared on validation images;
 full runs (all images, two passes; all of Fashion-MNIST as in `recipes`) show whether the short ones tell
-the truth. The weights of `density` and `density-block` in `recipes` were chosen in this table.
+the truth. The weights of `density` and `density-block` in `recipes` were chosen in this table. There are
+also a control, in which the garment is always on top, and networks with kinks, on which the slope and a
+difference along it are not the same penalty.
 """
 
 import functools
@@ -13,13 +15,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attrlib import _check, attributions, data, energy, maps, metrics, training
+from attrlib import _check, attributions, checkpoints, data, energy, maps, metrics, training
 from attrlib.attacks import PGD, DensityAttack, L2Ball, LinfBall, MarginPGD, RandomSign, Square
 from attrlib.attributions import wrap
 from attrlib.benchmark import _table, cells
 from attrlib.checkpoints import Network
 from attrlib.recipes import RECIPES, Recipe, planted_blocks
-from attrlib.regularizers import AdversarialCrossEntropy, CrossEntropy, MarginalDensitySmoothing
+from attrlib.regularizers import (
+    AdversarialCrossEntropy,
+    CrossEntropy,
+    DoubleBackward,
+    FiniteDifference,
+    MarginalDensitySmoothing,
+)
 from attrlib.training import Loss
 from attrlib.types import Attack, Attribution, Classifier
 
@@ -42,9 +50,12 @@ class DensityRun:
     """One run of the study.
 
     Attributes:
-        images: `block`, `fashion`, or `spurious` and the amplitude of the mark.
+        images: `block`; `top`, blocks with every garment on top; `fashion`; or `spurious` and the
+            amplitude of the mark.
         length: `short` or `full`.
-        term: `none`, a density of `DENSITIES` whose slope is penalised, `noise` or `adversarial`.
+        term: `none`, a density of `DENSITIES` whose slope is penalised, `noise` or `adversarial`. Words
+            after it: `relu` for units with kinks in place of smooth ones, `difference` for a penalty by
+            `FiniteDifference` in place of the exact one.
         strength: Weight of the penalty, or budget of noise and attack; 0 for `none`.
         seed: Of weights, data order and noise.
     """
@@ -65,6 +76,14 @@ _GRIDS: Mapping[str, Sequence[float]] = {
     "noise": (0.1, 0.2),
     "adversarial": (0.01, 0.02, 0.05, 0.1),
 }
+_KINKS: Mapping[str, float] = {
+    "none relu": 0.0, "marginal relu": 1.0, "marginal relu difference": 1.0,
+}  # fmt: skip
+_SMOOTH_DIFFERENCE = "marginal difference"  # the control: on smooth units both ways agree
+_TERMS = (*_GRIDS, *_KINKS, _SMOOTH_DIFFERENCE)
+_SHIPPED: Mapping[tuple[str, float], str] = {
+    ("none", 0.0): "natural-block", ("marginal", 0.3): "density-block",
+}  # fmt: skip
 _MATCHED: Mapping[str, float] = {  # weights that cost about one point of accuracy
     "none": 0.0, "marginal": 1.0, "joint": 0.3, "centered": 1.0, "conditional": 0.3,
 }  # fmt: skip
@@ -87,6 +106,15 @@ def density_runs() -> Iterator[DensityRun]:
         for term, strength in _MATCHED.items():
             yield DensityRun(images="block", term=term, strength=strength, seed=seed)
     yield from _marked(seed=1)
+    for seed in range(3):
+        yield DensityRun(images="top", seed=seed)
+    for seed in range(3):
+        for term, strength in _SHIPPED:
+            yield DensityRun(images="block", length="full", term=term, strength=strength, seed=seed)
+    for seed in range(3):
+        for term, strength in _KINKS.items():
+            yield DensityRun(images="block", term=term, strength=strength, seed=seed)
+    yield DensityRun(images="block", term=_SMOOTH_DIFFERENCE, strength=1.0)
 
 
 def _marked(*, seed: int) -> Iterator[DensityRun]:
@@ -109,7 +137,9 @@ def density(
     marks. On the first ten of each class: confidence, slopes of the marginal and the centred density,
     and their ratio; without marks also accuracy under attacks on the prediction (upper bounds), the shift
     under an attack on the density, and how well the density tells crops of photographs from the images;
-    with blocks, leakage of four maps, also of the gauge-fixed network.
+    with blocks, leakage of the maps of `maps_of`, also of the gauge-fixed network. Full runs on blocks
+    are those that ship, rounded to half precision as they are: where a seed ships, its checkpoint is
+    measured and nothing is trained.
 
     Args:
         path: Table to write, or to go on with.
@@ -135,14 +165,14 @@ def _cell(run: DensityRun, device: str | torch.device) -> _table.Cell:
     def rows() -> Iterator[dict[str, str]]:
         net = _trained(run, device)
         with training.eval_mode(net):
-            for row in _measured(net, _images(run.images, "val"), device):
+            for row in _measured(net, _images(run.images, "val"), device, maps_of(run)):
                 yield key | row
 
     return _table.Cell(key, rows)
 
 
 def density_recipe(run: DensityRun) -> Recipe:
-    """Return how a run is trained: a network with smooth activations, and one term.
+    """Return how a run is trained: a network with smooth activations, or with kinks, and one term.
 
     Args:
         run: Any run.
@@ -151,30 +181,33 @@ def density_recipe(run: DensityRun) -> Recipe:
         The recipe, under the name of its term.
 
     Raises:
-        ValueError: If the term is unknown.
+        ValueError: If the term or the length is unknown.
     """
-    _check.one_of(_GRIDS, term=run.term)
-    smooth = RECIPES["softplus"]
-    config = replace(smooth.config, epochs=EPOCHS)
+    _check.one_of(_TERMS, term=run.term)
+    _check.one_of(("short", "full"), length=run.length)
+    plain = RECIPES["natural" if "relu" in run.term.split() else "softplus"]
+    config = replace(plain.config, epochs=EPOCHS)
     if run.length == "full":
-        whole = smooth.config.epochs if run.images == "fashion" else FULL_EPOCHS
-        config = replace(smooth.config, epochs=whole)
-    return replace(smooth, name=run.term, loss=_loss(run), config=config, source="")
+        whole = plain.config.epochs if run.images == "fashion" else FULL_EPOCHS
+        config = replace(plain.config, epochs=whole)
+    return replace(plain, name=run.term, loss=_loss(run), config=config, source="")
 
 
 def _loss(run: DensityRun) -> Loss:
     weights = {"cross_entropy": 1.0}
-    if run.term in DENSITIES:
-        penalty = MarginalDensitySmoothing(density=DENSITIES[run.term])
+    term, *ways = run.term.split()
+    if term in DENSITIES:
+        estimator = FiniteDifference() if "difference" in ways else DoubleBackward()
+        penalty = MarginalDensitySmoothing(density=DENSITIES[term], estimator=estimator)
         return Loss(
             terms={"cross_entropy": CrossEntropy(), "penalty": penalty},
             weights=weights | {"penalty": run.strength},
             ramps={"penalty": 0.2},
         )
-    if run.term == "none":
+    if term == "none":
         return Loss(terms={"cross_entropy": CrossEntropy()}, weights=weights)
     attack: Attack = RandomSign(eps=run.strength)
-    if run.term == "adversarial":
+    if term == "adversarial":
         attack = _pgd(run.strength, steps=7)
     return Loss(terms={"cross_entropy": AdversarialCrossEntropy()}, weights=weights, attack=attack)
 
@@ -184,8 +217,11 @@ def _pgd(eps: float, *, steps: int) -> PGD:
 
 
 def _trained(run: DensityRun, device: str | torch.device) -> Network:
-    """A network with weights and order of its seed, as `recipes.fit` would train it."""
+    """A network with weights and order of its seed, as `recipes.fit` trains it; if it ships, that one."""
     recipe = density_recipe(run)
+    shipped = _shipped(run)
+    if shipped and run.seed in checkpoints.seeds(shipped):
+        return checkpoints.load(f"{shipped}-s{run.seed}").model.to(device)
     train = _images(run.images, "train")
     if run.length == "short":
         train = train[:IMAGES]
@@ -193,7 +229,15 @@ def _trained(run: DensityRun, device: str | torch.device) -> Network:
     height, width = train.x.shape[2:]
     net = recipe.model(size=(height, width), generator=weights)
     training.train(net, train, recipe.loss, config=recipe.config, generator=order, device=device)
+    if shipped:
+        checkpoints.round_to_half(net)
     return net
+
+
+def _shipped(run: DensityRun) -> str:
+    """The recipe of `recipes` that a run is, if it is one; else nothing."""
+    full = run.images == "block" and run.length == "full"
+    return _SHIPPED.get((run.term, run.strength), "") if full else ""
 
 
 @functools.cache
@@ -201,6 +245,8 @@ def _images(name: str, split: data.Split) -> data.Images:
     """The whole set; marks are right for nine in ten training images and for half of the others."""
     if name == "block":
         return planted_blocks(split, full=True)
+    if name == "top":
+        return data.block_fashion(split, top_only=True, full=True, generator=_tossed())
     if name == "fashion":
         return data.fashion_mnist(split, full=True)
     return data.spurious_fashion(
@@ -208,12 +254,19 @@ def _images(name: str, split: data.Split) -> data.Images:
         amplitude=float(name.removeprefix("spurious ")),
         alignment=0.9 if split == "train" else 0.5,
         full=True,
-        generator=torch.Generator().manual_seed(0),
+        generator=_tossed(),
     )
 
 
+def _tossed() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
 def _measured(
-    net: Network, val: data.Images, device: str | torch.device
+    net: Network,
+    val: data.Images,
+    device: str | torch.device,
+    maps_used: Mapping[str, Attribution],
 ) -> Iterator[dict[str, str]]:
     hits = training.evaluate(net, val, {"right": training.correct}, device=device)["right"]
     yield _row("none", "accuracy", hits)
@@ -231,7 +284,7 @@ def _measured(
         yield _row("none", f"{name}_slope", slopes)
     yield _row("none", "gauge_ratio", energy.gauge_ratio(net, x))
     if isinstance(images, data.Blocks):
-        yield from _leakage(net, images, device)
+        yield from _leakage(net, images, device, maps_used)
     if not isinstance(images, data.Shortcuts):
         yield from _attacked(net, images, device)
         yield from _unknown(net, images, device)
@@ -260,14 +313,34 @@ MAPS: Mapping[str, Attribution] = {
 }
 
 
+def maps_of(run: DensityRun) -> Mapping[str, Attribution]:
+    """Return the maps whose leakage is measured.
+
+    Args:
+        run: Any run.
+
+    Returns:
+        The maps by their names: all in the runs that compare terms, gradient and integrated gradients in
+        full runs and in the control, the gradient alone where units or estimators are compared.
+    """
+    if run.term not in _GRIDS:
+        return {"gradient": MAPS["gradient"]}
+    if run.images == "top" or run.length == "full":
+        return {name: MAPS[name] for name in ("gradient", "integrated gradients")}
+    return MAPS
+
+
 def _leakage(
-    net: Network, images: data.Blocks, device: str | torch.device
+    net: Network,
+    images: data.Blocks,
+    device: str | torch.device,
+    maps_used: Mapping[str, Attribution],
 ) -> Iterator[dict[str, str]]:
     """Share of mass, and of as many top pixels as the garment has lit ones, in the null block."""
     x, y, null = (part.to(device) for part in (images.x, images.y, images.null))
     lit = ((x[:, 0] > 0) & ~null).flatten(1).sum(1)
     for gauge, model in {"": net, ", gauge fixed": energy.GaugeFixed(net)}.items():
-        for name, attribution in MAPS.items():
+        for name, attribution in maps_used.items():
             heat = maps.to_heatmap(attribution(model, x, y))
             yield _row(name + gauge, "leakage", metrics.leakage(heat, region=null))
             yield _row(name + gauge, "topk_leakage", metrics.topk_leakage(heat, region=null, k=lit))
@@ -284,7 +357,7 @@ def _attacked(
         "square": Square(eps=EPS, queries=QUERIES),
     }
     for name, attack in opponents.items():
-        z = attack(net, x, y, generator=torch.Generator().manual_seed(0))
+        z = attack(net, x, y, generator=_tossed())
         yield _row("none", f"{name}_accuracy", training.correct(net, z, y))
     moved = DensityAttack(ball=L2Ball(eps=0.5), steps=20, step_size=0.0625)(net, x, y)
     yield _row("none", "density_shift", energy.density_shift(net, x, moved))
@@ -324,7 +397,7 @@ def _row(name: str, quantity: str, values: Tensor) -> dict[str, str]:
     values = values.detach().cpu().double()
     low, high = "", ""
     if len(values) > 1:
-        ends = metrics.interval(values, generator=torch.Generator().manual_seed(0))
+        ends = metrics.interval(values, generator=_tossed())
         low, high = (f"{end:.4f}" for end in ends)
     return {
         "map": name,

@@ -36,9 +36,14 @@ def add_options(
     frontier.add_argument("--only", nargs="+", metavar="FAMILY", help="these (default: all)")
     density = studies.add_parser(
         "density",
-        help="smoothing of each density at many weights, in short runs (half an hour on one core)",
+        help="smoothing of each density at many weights, in short runs (an hour on one core)",
     )
     density.add_argument("--only", nargs="+", metavar="IMAGES", help="these sets (default: all)")
+    games = studies.add_parser(
+        "games",
+        help="insertion and DiffROAR, on ordinary and smoothed networks (five minutes on one core)",
+    )
+    games.add_argument("--only", nargs="+", metavar="SET", help="these sets (default: all)")
     soundness = studies.add_parser(
         "soundness",
         help="attacks against certificates, and how often these fail (minutes); points of a grid, too",
@@ -100,6 +105,7 @@ def add_options(
         "imagenet-accuracy": imagenet,
         "imagenet-lens": lens,
         "frontier": frontier,
+        "games": games,
         "sampling": sampling,
         "transfer": transfer,
         "sentences": sentences,
@@ -154,6 +160,8 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
             benchmark.frontier(options.out, only=options.only, device=device, progress=True)
         elif options.study == "density":
             benchmark.density(options.out, only=options.only, device=device, progress=True)
+        elif options.study == "games":
+            benchmark.games(options.out, only=options.only, device=device, progress=True)
         elif options.study == "sentences":
             benchmark.sentences(
                 options.out, nets=options.nets, count=options.count, device=device, progress=True
