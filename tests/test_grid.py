@@ -16,6 +16,8 @@ from attrlib.recipes import RECIPES
 from tests.tables import rows
 
 TABLE = Path(__file__).resolve().parents[1] / "results" / "recipes.csv"
+FIRST = TABLE.with_name("first-attack.csv")
+PLACE = ("map", "attack", "eps")
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +41,7 @@ def _places(block: Block) -> Iterator[tuple[str, str, str]]:
 
 def test_the_table_holds_the_grid_and_nothing_else() -> None:
     declared = {place for block in FULL for place in _places(block)}
-    names = ("map", "attack", "eps")
-    held = {(row["recipe"], *(row[k] for k in names)) for row in rows(TABLE)}
+    held = {tuple(row[k] for k in ("recipe", *PLACE)) for row in rows(TABLE)}
     assert {(*place,) for _, *place in held} == declared
     shipped, _ = trained.chosen(FULL)
     everywhere = [block for block in FULL if block.recipes is None and block.seeds is None]
@@ -59,6 +60,8 @@ def test_the_first_attack_has_a_grid_of_its_own() -> None:
     assert (block.quantities, block.per_class) == (("topk",), None)
     assert {*(block.recipes or ())} < {*trained.chosen(GRIDS["first"])[0]}
     assert block.attack not in {one.attack for one in FULL}
+    held = {tuple(row[k] for k in ("recipe", *PLACE)) for row in rows(FIRST, seed="all")}
+    assert held == {(name, *place) for name in block.recipes or () for place in _places(block)}
 
 
 def test_names_of_attacks_say_what_is_attacked_and_how_hard() -> None:
