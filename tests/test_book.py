@@ -290,7 +290,8 @@ def test_a_number_counts_as_a_tensor_without_axes() -> None:
 
 
 def test_a_number_may_be_a_tensor_with_one_entry() -> None:
-    pairs = [(0.25, 0.25), (torch.tensor([3]), 3), (1e9 + 1, 1e9), (math.nan, math.nan)]
+    pairs = [(0.25, 0.25), (np.float64(0.25), 0.25), (torch.tensor([3]), 3), (1e9 + 1, 1e9)]
+    pairs += [(math.nan, math.nan)]
     for got, right in pairs:
         _exercises.expect_number(got, right, tried="", hint="")
     for wrong in (0.26, None, "0.25", math.nan, torch.zeros(2)):

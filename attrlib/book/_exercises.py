@@ -95,7 +95,7 @@ def expect_number(got: object, right: float, *, tried: str, hint: str) -> None:
     same = isinstance(value, int | float) and (
         math.isnan(value) if math.isnan(right) else abs(value - right) <= 1e-6 * max(1, abs(right))
     )
-    expect(same, tried=tried, expected=f"{right:.6g}", got=got, hint=hint)
+    expect(bool(same), tried=tried, expected=f"{right:.6g}", got=got, hint=hint)
 
 
 def expect_close(
