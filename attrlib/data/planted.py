@@ -91,8 +91,9 @@ def block_fashion(
 
     Args:
         split: `train`, `val` or `test` of `fashion_mnist`, in its order.
-        top_only: Put every garment on top, the control: no image has a garment below, and nothing is
-            expected to leak. The coin is tossed all the same.
+        top_only: Put every garment on top, the control: no image has a garment below, so that less
+            should leak; not nothing, as no term keeps a slope from there. The coin is tossed all the
+            same.
         full: Use the whole set, see `fashion_mnist`.
         generator: Source of the coin; None is torch's global generator.
 
