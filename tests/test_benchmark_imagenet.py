@@ -119,11 +119,15 @@ PARTS = (
 )
 
 
-@pytest.fixture
-def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+def _small(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(models, "imagenet", Patches)
+    patch.setattr(imagenet, "lens_settings", lambda: iter(PARTS))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Five pictures of noise that `Patches` gets right, and a black one that it does not."""
-    monkeypatch.setattr(models, "imagenet", Patches)
-    monkeypatch.setattr(imagenet, "lens_settings", lambda: iter(PARTS))
+    tmp_path = tmp_path_factory.mktemp("drawn")
     names = [f"n{i:08d}" for i in range(1000)]
     (tmp_path / "wnids.txt").write_text("\n".join(names))
     source = np.random.default_rng(0)
@@ -140,6 +144,23 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Pat
     return tmp_path / "pictures", tmp_path / "wnids.txt"
 
 
+@pytest.fixture
+def pictures(drawn: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The pictures, for the small study."""
+    _small(monkeypatch)
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def lens(drawn: tuple[Path, Path]) -> Path:
+    """The table of the small study. No test writes into it."""
+    path = drawn[0].parent / "lens.csv"
+    with pytest.MonkeyPatch.context() as patch:
+        _small(patch)
+        benchmark.imagenet_lens(path, *drawn)
+    return path
+
+
 def _alone(path: Path, folder: Path) -> Path:
     """A folder of images with this image only."""
     (folder / "class").mkdir(parents=True)
@@ -154,12 +175,8 @@ def numbers(table: list[dict[str, str]], **where: str) -> dict[str, float]:
     return {name: float(row[name]) for name in (*fields, "kept", "unchanged") if row[name]}
 
 
-def test_photographs_are_compared_by_every_metric(
-    tmp_path: Path, pictures: tuple[Path, Path]
-) -> None:
-    path = tmp_path / "lens.csv"
-    benchmark.imagenet_lens(path, *pictures)
-    table = rows(path)
+def test_photographs_are_compared_by_every_metric(lens: Path) -> None:
+    table = rows(lens)
     assert all(row[name] for row in table for name in PROVENANCE)
     scores = {(row["score"], row["window"]) for row in table}
     assert len(scores) == 17
@@ -183,16 +200,14 @@ def test_photographs_are_compared_by_every_metric(
     assert black == {"kendall", "spearman", "cosine", "center_shift"}  # a map of zeros
 
 
-def test_scores_are_those_of_the_maps(tmp_path: Path, pictures: tuple[Path, Path]) -> None:
-    path = tmp_path / "lens.csv"
-    benchmark.imagenet_lens(path, *pictures)
+def test_scores_are_those_of_the_maps(lens: Path, pictures: tuple[Path, Path]) -> None:
     images = data.image_folder(pictures[0], size=224)
     order = pictures[1].read_text().split()
     y = torch.tensor([order.index(images.classes[i]) for i in images.y])
     model, attack = Patches(), RandomSign(eps=0.05)
     z = attack(model, images.x, y, generator=torch.Generator().manual_seed(0))
     a, b = to_heatmap(gradient(model, images.x, y)), to_heatmap(gradient(model, z, y))
-    found = numbers(rows(path), images="6", change="random", score="lens_recall", window="3")
+    found = numbers(rows(lens), images="6", change="random", score="lens_recall", window="3")
     value = metrics.lens_recall(a, b, k=1000, window=3)
     chance = metrics.dilate(metrics.topk_mask(a, k=1000), window=3).double().mean((1, 2))
     assert found["mean"] == pytest.approx(float(value.mean()), abs=6e-5)
@@ -202,24 +217,22 @@ def test_scores_are_those_of_the_maps(tmp_path: Path, pictures: tuple[Path, Path
     kept = (model(z).argmax(1) == model(images.x).argmax(1)).double().mean()
     assert found["kept"] == pytest.approx(float(kept), abs=6e-5)
     assert found["unchanged"] == 0
-    other = numbers(rows(path), images="6", change="another image", score="topk")
+    other = numbers(rows(lens), images="6", change="another image", score="topk")
     shifted = metrics.topk_intersection(a, a.roll(1, 0), k=1000)
     assert other["mean"] == pytest.approx(float(shifted.mean()), abs=6e-5)
     assert "kept" not in other
 
 
-def test_noise_beside_the_attack(tmp_path: Path, pictures: tuple[Path, Path]) -> None:
-    path = tmp_path / "lens.csv"
-    benchmark.imagenet_lens(path, *pictures)
-    table = [row for row in rows(path) if row["images"] == "4"]
+def test_noise_beside_the_attack(lens: Path) -> None:
+    table = [row for row in rows(lens) if row["images"] == "4"]
 
     def found(change: str, score: str = "topk", window: str = "0") -> dict[str, float]:
         return numbers(table, change=change, score=score, window=window)
 
     assert found("attack")["mean"] < found("random")["mean"]
     assert found("attack")["kept"] == 1
-    lens = ("lens_recall", "2")
-    for score in (("topk", "0"), lens):
+    recall = ("lens_recall", "2")
+    for score in (("topk", "0"), recall):
         for kind in ("mean", "corrected"):
             random, attack = found("random", *score)[kind], found("attack", *score)[kind]
             assert found("difference", *score)[kind] == pytest.approx(attack - random, abs=2e-4)
@@ -227,23 +240,22 @@ def test_noise_beside_the_attack(tmp_path: Path, pictures: tuple[Path, Path]) ->
             assert ratio == pytest.approx((1 - random) / (1 - attack), rel=2e-2)
             assert 0 < ratio < 1
     for kind in ("mean", "corrected"):
-        gap = found("ratio", *lens)[kind] - found("ratio")[kind]
-        assert found("ratio - topk", *lens)[kind] == pytest.approx(gap, abs=2e-4)
+        gap = found("ratio", *recall)[kind] - found("ratio")[kind]
+        assert found("ratio - topk", *recall)[kind] == pytest.approx(gap, abs=2e-4)
     assert "corrected" not in found("difference", "cosine")
     assert not any(row["score"] == "center_shift" for row in table if "ratio" in row["change"])
 
 
 def test_a_stopped_study_of_photographs_goes_on(
     tmp_path: Path,
+    lens: Path,
     pictures: tuple[Path, Path],
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = tmp_path / "lens.csv"
-    with monkeypatch.context() as patch:
-        patch.setattr(imagenet, "lens_settings", lambda: iter(PARTS[:1]))
-        benchmark.imagenet_lens(path, *pictures)
-    first = path.read_text()
+    count = sum(row["images"] == "6" for row in rows(lens))  # of the first part
+    first = "".join(lens.read_text().splitlines(keepends=True)[: count + 1])
+    path.write_text(first)
     folder, wnids = map(str, pictures)
     arguments = ["--image-folder", folder, "--wnids", wnids, "--out", str(path)]
     assert main(["bench", "imagenet-lens", *arguments]) == 0

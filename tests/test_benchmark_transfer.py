@@ -56,8 +56,9 @@ def test_each_target_is_scored_at_the_points_of_each_source(tmp_path: Path) -> N
 
 
 def test_a_second_call_adds_the_targets_that_are_missing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(benchmark, "transfer", partial(benchmark.transfer, images=4, others=20))
     path = tmp_path / "transfer.csv"
     main(["bench", "transfer", "--out", str(path), "--device", "cpu"])
     whole = path.read_text()

@@ -8,6 +8,7 @@ them are no longer the same.
 
 import ast
 import fnmatch
+import functools
 import hashlib
 import json
 import re
@@ -69,7 +70,12 @@ def changes(notebook: NotebookNode, *, root: Path = ROOT) -> list[str]:
 
 def module_digest(path: Path) -> str:
     """Return the digest of a module's syntax tree without docstrings, equal on every Python."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return _text_digest(path.read_text(encoding="utf-8"))
+
+
+@functools.cache  # chapters share most modules
+def _text_digest(text: str) -> str:
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         documented = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
@@ -136,31 +142,42 @@ def _path(name: str, root: Path) -> Path:
 def _closure(tree: ast.Module, root: Path) -> set[str]:
     """Return the modules of attrlib that the code imports, and those they import, and so on."""
     found: set[str] = set()
-    todo = set(_imported(tree, root, package="")) | set(_check_modules(tree, root))
+    names = set(_dotted(tree, package=""))
+    todo = {module for one in names for module in _modules(one, root)}
+    todo |= set(_check_modules(tree, root))
     while todo:
         name = todo.pop()
         found.add(name)
         path = _path(name, root)
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        inner = ast.parse(path.read_text(encoding="utf-8"))
-        todo |= set(_imported(inner, root, package=package)) - found
+        inner = _text_dotted(path.read_text(encoding="utf-8"), package)
+        todo |= {module for one in inner for module in _modules(one, root)} - found
     return found
 
 
-def _imported(tree: ast.Module, root: Path, *, package: str) -> Iterator[str]:
-    """Yield the modules of attrlib named by import statements and by `attrlib.module` in code."""
+@functools.cache  # chapters share most modules
+def _text_dotted(text: str, package: str) -> frozenset[str]:
+    return frozenset(_dotted(ast.parse(text), package=package))
+
+
+def _dotted(tree: ast.Module, *, package: str) -> Iterator[str]:
+    """Yield the names in import statements, made absolute, and each `attrlib.module` in code."""
     for node in ast.walk(tree):
-        names: list[str] = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             parent = package.split(".")[: len(package.split(".")) - node.level + 1]
             base = ".".join([*(parent if node.level else []), *filter(None, [node.module])])
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Attribute):
-            names = [ast.unparse(node)]
-        for name in names:
-            yield from _modules(name, root)
+            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
+        elif isinstance(node, ast.Attribute) and _of_attrlib(node):
+            yield ast.unparse(node)
+
+
+def _of_attrlib(node: ast.expr) -> bool:
+    """Tell whether a chain of attributes begins with `attrlib`."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Name) and node.id == "attrlib"
 
 
 def _modules(name: str, root: Path) -> Iterator[str]:

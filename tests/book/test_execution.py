@@ -268,17 +268,17 @@ def test_outputs_are_up_to_date(stem: str) -> None:
 # --- nbval ----------------------------------------------------------------------------------------
 
 
-def nbval(path: Path) -> subprocess.CompletedProcess[str]:
-    """Run one notebook as `make test` runs all of them."""
+def nbval(*paths: Path) -> subprocess.CompletedProcess[str]:
+    """Run notebooks as `make test` runs all of them."""
     environment = {key: value for key, value in os.environ.items() if key != "ATTRLIB_BUDGET"}
-    options = ["--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider", "-q"]
-    command = [sys.executable, "-m", "pytest", *options, "-c", os.devnull, str(path)]
+    options = ["--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider", "-q", "-rA"]
+    command = [sys.executable, "-m", "pytest", *options, "-c", os.devnull, *map(str, paths)]
+    folder = paths[0].parent
     return subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd=path.parent, check=False
+        command, capture_output=True, text=True, env=environment, cwd=folder, check=False
     )
 
 
-@pytest.fixture
 def claim(root: Path) -> Path:
     """A notebook, run, with one claim that asserts and one that is compared."""
     path = chapter(root, "share = 0.75", "assert share > 0.5", "print(share > 0.7)")
@@ -292,20 +292,6 @@ def claim(root: Path) -> Path:
     return path
 
 
-def test_true_claims_pass(claim: Path) -> None:
-    result = nbval(claim)
-    assert result.returncode == 0, result.stdout
-
-
-def test_false_claims_fail(claim: Path) -> None:
-    text = claim.read_text()
-    assert text.count("share = 0.75") == 1
-    claim.write_text(text.replace("share = 0.75", "share = 0.25"))
-    result = nbval(claim)
-    assert result.returncode == 1
-    assert "2 failed" in result.stdout
-
-
 class Negate(ast.NodeTransformer):
     """Turns every assertion round."""
 
@@ -313,8 +299,8 @@ class Negate(ast.NodeTransformer):
         return ast.Assert(test=ast.UnaryOp(op=ast.Not(), operand=node.test), msg=node.msg)
 
 
-def test_a_false_claim_of_the_book_fails(tmp_path: Path) -> None:
-    """The first claim of the first chapter, turned round on a copy, fails; what precedes it runs."""
+def turned_round(folder: Path) -> Path:
+    """A copy of the first chapter up to its first claim, which says the opposite."""
     source = next(iter(chapters().values()))
     notebook = read(source)
     first = next(i for i, cell in enumerate(notebook.cells) if "claim" in tags(cell))
@@ -323,8 +309,26 @@ def test_a_false_claim_of_the_book_fails(tmp_path: Path) -> None:
     tree = ast.parse(cell.source)
     assert any(isinstance(node, ast.Assert) for node in ast.walk(tree)), cell.source
     cell.source = ast.unparse(ast.fix_missing_locations(Negate().visit(tree)))
-    write(notebook, tmp_path / source.name)
-    result = nbval(tmp_path / source.name)
+    write(notebook, folder / source.name)
+    return folder / source.name
+
+
+def test_true_claims_pass_and_false_ones_fail(root: Path) -> None:
+    """One run of three notebooks: in what precedes a false claim, nothing fails."""
+    true = claim(root)
+    text = true.read_text()
+    assert text.count("share = 0.75") == 1
+    false = true.with_name("false.ipynb")
+    false.write_text(text.replace("share = 0.75", "share = 0.25"))
+    book = turned_round(true.parent)
+    result = nbval(true, false, book)
     assert result.returncode == 1
-    assert "1 failed" in result.stdout
+    told = re.findall(
+        r"^(PASSED|FAILED|ERROR) \S*?(\w[\w-]*)\.ipynb::", result.stdout, re.MULTILINE
+    )
+    count = {stem: [v for v, s in told if s == stem] for stem in (true.stem, false.stem, book.stem)}
+    assert count[true.stem] == ["PASSED"] * 3, result.stdout
+    assert sorted(count[false.stem]) == ["FAILED"] * 2 + ["PASSED"], result.stdout
+    codes = sum(cell.cell_type == "code" for cell in read(book).cells)
+    assert sorted(count[book.stem]) == ["FAILED"] + ["PASSED"] * (codes - 1), result.stdout
     assert "AssertionError" in result.stdout
