@@ -5,10 +5,11 @@ import copy
 import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from jupyter_client import KernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -23,7 +24,7 @@ from tools.references import Book, of_book, texts
 ADDRESS = "https://example.org/book.git"
 CHAPTERS = chapters()
 STEMS = ["template", *CHAPTERS]
-RUN_WHOLE = ("template", "breaking-attributions")
+RUN_WHOLE = ("template", "the-shoot-out")
 MYST = {
     "directive": re.compile(r"^ *(`{3,}|:{3,})\{", re.MULTILINE),
     "role": re.compile(r"\{[\w:+-]+\}`"),
@@ -46,10 +47,16 @@ def original(stem: str) -> NotebookNode:
     return template() if stem == "template" else read(CHAPTERS[stem])
 
 
-def exported(stem: str, *, solved: bool) -> NotebookNode:
+@functools.cache
+def _exported(stem: str, solved: bool) -> NotebookNode:
     notebook = original(stem)
     folder = CHAPTERS.get(stem, ROOT / "book" / "preface.md").parent
     return export.export(notebook, stem, book=book(), solved=solved, folder=folder, address=ADDRESS)
+
+
+def exported(stem: str, *, solved: bool) -> NotebookNode:
+    """Return a copy of the export, which the test may change."""
+    return copy.deepcopy(_exported(stem, solved))
 
 
 def without_code(text: str) -> str:
@@ -162,7 +169,7 @@ def plain() -> Plain:
     )
     found = Book(
         macros={"vec": ("{\\mathbf{#1}}", 1), "inp": ("\\vec{x}", 0), "in": ("i", 0)},
-        citations=dict(of_book().citations),
+        citations=dict(book().citations),
     )
     found.add("one", ["# One\n\n(here)=\n## A *good* part\n\n$$a = b$$ (balance)", cell])
     found.add("two", ["# Two\n\n(there)=\n## Elsewhere"])
@@ -282,7 +289,11 @@ def test_the_command_writes_two_copies_of_each_chapter(
     assert len(capsys.readouterr().out.splitlines()) == 2 * len(names)
 
 
-def test_a_copy_in_use_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_copy_in_use_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = {s: tuple(exported(s, solved=kind) for kind in (False, True)) for s in [*CHAPTERS][:2]}
+    monkeypatch.setattr(export, "copies", lambda root: copy.deepcopy(two))
     assert export.main(["--out", str(tmp_path)]) == 0
     edited, run, broken, stale = (
         tmp_path / kind / f"{list(CHAPTERS)[at]}.ipynb"
@@ -311,21 +322,29 @@ def test_a_copy_in_use_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str
 # --- running them ---------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[KernelManager]:
+    """A kernel for all chapters: starting one and importing PyTorch takes longer than most exercises."""
+    environment = {key: value for key, value in os.environ.items() if key != "ATTRLIB_BUDGET"}
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(env=environment)
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[NotebookNode], Path], None]:
-    """Return a function that runs cells one after the other on one kernel, whatever they raise."""
-    monkeypatch.delenv("ATTRLIB_BUDGET", raising=False)
+def run(kernel: KernelManager) -> Callable[[list[NotebookNode], Path], None]:
+    """Return a function that runs cells in an empty namespace, one by one, whatever they raise."""
 
     def execute(cells: list[NotebookNode], folder: Path) -> None:
-        notebook = new_notebook(cells=cells)
-        client = NotebookClient(
-            notebook,
-            kernel_name="python3",
-            timeout=300,
-            allow_errors=True,
-            resources={"metadata": {"path": str(folder)}},
-        )
-        client.execute()
+        empty = new_code_cell(f"%reset -f\n%cd -q {folder}")
+        notebook = new_notebook(cells=[empty, *cells])
+        client = NotebookClient(notebook, km=kernel, timeout=300, allow_errors=True)
+        try:
+            client.execute()
+        finally:
+            client.kc.stop_channels()
+        assert not raised([empty])
 
     return execute
 
