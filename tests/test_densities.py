@@ -206,4 +206,4 @@ def test_every_run_is_another_and_trains_what_it_says() -> None:
             assert eps == run.strength
     counts = Counter((run.images, len(densities.maps_of(run))) for run in runs)
     assert counts["top", 2] == 3
-    assert (counts["block", 1], counts["block", 2], counts["block", 4]) == (9 + 1, 6, 21 + 10)
+    assert (counts["block", 1], counts["block", 2], counts["block", 4]) == (9 + 1, 6, 23 + 10)
