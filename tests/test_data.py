@@ -83,6 +83,16 @@ def test_images_need_one_label_each() -> None:
         data.Images(torch.zeros(2, 4, 4), torch.zeros(2, dtype=torch.int64), ("a",))
 
 
+def test_what_is_done_to_one_set_is_not_seen_in_the_next() -> None:
+    before = data.fashion_mnist("test")
+    changed = data.fashion_mnist("test")
+    changed.x.zero_()
+    changed.y.zero_()
+    again = data.fashion_mnist("test")
+    assert torch.equal(again.x, before.x)
+    assert torch.equal(again.y, before.y)
+
+
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_an_unknown_split_is_named() -> None:
     with pytest.raises(ValueError, match="Expected split to be one of train, val, test, got 'dev'"):
@@ -97,7 +107,7 @@ def test_damaged_embedded_data_is_named(
     folder.mkdir(parents=True)
     file = folder / "fashion-mnist-test.npz"
     rng = np.random.default_rng(0)
-    np.savez_compressed(file, x=rng.integers(0, 9, (20, 28, 28), np.uint8), y=np.zeros(20))
+    fashion.write(file, rng.integers(0, 9, (20, 28, 28), np.uint8), np.zeros(20))
     raw = bytearray(file.read_bytes())
     if damage == "text":
         file.write_text("not an archive")

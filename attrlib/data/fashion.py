@@ -4,7 +4,9 @@ import gzip
 import os
 import struct
 import zlib
+from functools import lru_cache
 from importlib.resources import as_file, files
+from lzma import LZMAError
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -84,11 +86,19 @@ def find_full() -> Path | None:
 def _read_embedded(part: str) -> tuple[np.ndarray, np.ndarray]:
     resource = files("attrlib") / "_assets" / "data" / f"fashion-mnist-{part}.npz"
     with as_file(resource) as path:
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                return archive["x"], archive["y"]
-        except (BadZipFile, KeyError, ValueError, EOFError, zlib.error) as error:
-            raise ValueError(f"Expected {path} to be the embedded data, got {error}") from error
+        return _read_archive(path)
+
+
+@lru_cache(maxsize=2)
+def _read_archive(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and labels of a file, unpacked once; nobody can write into them."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            x, y = archive["x"], archive["y"]
+    except (BadZipFile, KeyError, ValueError, EOFError, zlib.error, LZMAError) as error:
+        raise ValueError(f"Expected {path} to be the embedded data, got {error}") from error
+    x.flags.writeable = y.flags.writeable = False
+    return x, y
 
 
 def _read_full(part: str) -> tuple[np.ndarray, np.ndarray]:
