@@ -3,6 +3,9 @@
 The live-code extension that Jupyter Book always loads is silenced: it writes settings for a server
 this book does not use into every page, twice, and the second copy is an error in the console.
 
+MathJax comes from a package of the lock, one file of it: the built book needs no network, and the
+repository does not hold its 2.3 MB.
+
 The bibliography is sorted by author, family name first, as it is cited.
 
 The remaining repairs are defects of the theme and of Sphinx that hide things from people who use a
@@ -12,6 +15,7 @@ screen reader or speak to their computer; each is one substitution in the writte
 from __future__ import annotations
 
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +25,7 @@ from pybtex.style.formatting.unsrt import Style
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
+    from sphinx.config import Config
 
 _LIVE_CODE = (sphinx_thebe.init_thebe_core, sphinx_thebe.update_thebe_context)
 
@@ -63,6 +68,11 @@ def _silence(app: Sphinx) -> None:
         listeners[:] = [one for one in listeners if one.handler not in _LIVE_CODE]
 
 
+def _bring_mathjax(app: Sphinx, config: Config) -> None:
+    folder = files("sphinx-mathjax-offline") / "static" / "mathjax"
+    config.html_static_path.append(str(folder / config.mathjax_path))
+
+
 def _mend(app: Sphinx, exception: Exception | None) -> None:
     if exception is None and app.builder.format == "html":
         for path in Path(app.outdir).rglob("*.html"):
@@ -78,6 +88,7 @@ def _mend(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the repairs."""
     register_plugin("pybtex.style.formatting", "by_author", ByAuthor)
+    app.connect("config-inited", _bring_mathjax)
     app.connect("builder-inited", _silence)
     app.connect("build-finished", _mend, priority=900)  # after the hover texts are written
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
