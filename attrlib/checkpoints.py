@@ -117,20 +117,25 @@ def load(name_or_path: str | Path) -> Checkpoint:
         ) from error
 
 
-def names() -> list[str]:
-    """Return the recipes of which a checkpoint is shipped; `seeds` says how many each has.
+def names(folder: str | Path | None = None) -> list[str]:
+    """Return the recipes of which a checkpoint is there; `seeds` says how many each has.
+
+    Args:
+        folder: Where `python -m attrlib train` wrote files `RECIPE-sSEED.safetensors`; None takes the
+            shipped ones.
 
     Returns:
         Names in alphabetical order.
     """
-    return sorted({stem.rpartition("-s")[0] for stem in _stems()})
+    return sorted({stem.rpartition("-s")[0] for stem in _stems(folder)})
 
 
-def seeds(name: str) -> list[int]:
-    """Return the seeds of which a checkpoint of this recipe is shipped.
+def seeds(name: str, folder: str | Path | None = None) -> list[int]:
+    """Return the seeds of which a checkpoint of this recipe is there.
 
     Args:
-        name: A recipe of `names()`.
+        name: A recipe of `names(folder)`.
+        folder: As for `names`.
 
     Returns:
         Seeds in increasing order.
@@ -138,10 +143,11 @@ def seeds(name: str) -> list[int]:
     Raises:
         ValueError: If there is none.
     """
-    found = [stem.rpartition("-s") for stem in _stems()]
+    found = [stem.rpartition("-s") for stem in _stems(folder)]
     numbers = sorted(int(seed) for recipe, _, seed in found if recipe == name)
     if not numbers:
-        raise ValueError(f"Expected name to be one of {', '.join(names())}, got {name!r}")
+        known = ", ".join(names(folder)) or f"a checkpoint in {folder}"
+        raise ValueError(f"Expected name to be one of {known}, got {name!r}")
     return numbers
 
 
@@ -233,5 +239,7 @@ def _locate(name_or_path: str | Path) -> Path:
     return _SHIPPED / f"{stem}.safetensors"
 
 
-def _stems() -> list[str]:
-    return sorted(path.stem for path in _SHIPPED.glob("*-s*.safetensors"))
+def _stems(folder: str | Path | None = None) -> list[str]:
+    here = _SHIPPED if folder is None else Path(folder)
+    files = (path.stem for path in here.glob("*-s*.safetensors"))
+    return sorted(stem for stem in files if re.search(r"-s\d+$", stem))

@@ -50,6 +50,8 @@ def test_rows_that_do_not_belong_together_are_refused() -> None:
     elsewhere = table(("lga", "here", "gradient", 0.1, "topk", 0.4, 0.3, 0.5, 3, "cd"))
     with pytest.raises(ValueError, match=r"Expected rows of one list, got \['ab', 'cd'\]"):
         short_runs(pd.concat([RUNS, elsewhere]))
+    with pytest.raises(ValueError, match=r"each run once, got rows of \('aligned', 'ours'\) twice"):
+        short_runs(pd.concat([RUNS, RUNS[-2:-1]]))
 
 
 def test_every_run_of_the_study_has_a_row() -> None:

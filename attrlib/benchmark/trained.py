@@ -35,6 +35,7 @@ def recipes(
     points: str | Path = "runs/points",
     only: Sequence[str] | None = None,
     maps: Sequence[str] | None = None,
+    nets: str | Path | None = None,
     device: str | torch.device = "cpu",
     progress: bool = False,
     runner: _table.Runner | None = None,
@@ -57,25 +58,27 @@ def recipes(
         path: Table to write, or to go on with.
         blocks: What is measured, and in which order; None takes `benchmark.FULL`.
         points: Folder of the points found, which later scores are read from.
-        only: Recipes to measure; None takes all for Fashion-MNIST that are shipped.
+        only: Recipes to measure; None takes all for Fashion-MNIST of which there is a checkpoint.
         maps: Maps to score; None takes all of the blocks.
+        nets: Folder of your own checkpoints, see `checkpoints.names`; None takes the shipped ones.
         device: Where to compute.
         progress: Print a line when a cell is done.
         runner: Makes the cells, such as `benchmark.on_cluster` gives it; None makes them here. Blocks
             follow each other, so that points are found once.
 
     Raises:
-        ValueError: If a recipe is not shipped or for other data, no block has a map, or the table has
-            rows of other checkpoints, of other images or of another version of the suite.
+        ValueError: If a recipe has no checkpoint or is for other data, no block has a map, or the table
+            has rows of other checkpoints, of other images or of another version of the suite.
         ModuleNotFoundError: If Captum or zennit, which some maps need, is missing.
     """
     path = Path(path)
-    names, wanted = chosen(FULL if blocks is None else blocks, only=only, maps=maps)
+    nets = None if nets is None else Path(nets).absolute()
+    names, wanted = chosen(FULL if blocks is None else blocks, only=only, maps=maps, nets=nets)
     images = cells.listed(data.fashion_mnist("test"), per_class=PER_CLASS)
     _table.check_constant(path, "list", data.fingerprint(images)[:8])
     _table.check_constant(path, "suite", SUITE, empty=True)
     for block in wanted:
-        made = _cells(path, block, names, images, Path(points).absolute(), device)
+        made = _cells(block, names, images, nets, Path(points).absolute(), device)
         _table.fill(path, made, device=device, progress=progress, runner=runner)
 
 
@@ -84,6 +87,7 @@ def chosen(
     *,
     only: Sequence[str] | None = None,
     maps: Sequence[str] | None = None,
+    nets: str | Path | None = None,
 ) -> tuple[list[str], list[Block]]:
     """Recipes and blocks that are asked for.
 
@@ -91,15 +95,18 @@ def chosen(
         blocks: All.
         only: Recipes; None for all.
         maps: Maps; None for all.
+        nets: Folder of checkpoints; None for the shipped ones.
 
     Returns:
-        Recipes for Fashion-MNIST that are shipped, and blocks with no other maps.
+        Recipes for Fashion-MNIST of which there is a checkpoint, and blocks with no other maps.
 
     Raises:
-        ValueError: If one is not there.
+        ValueError: If one is not there, or no checkpoint is.
     """
     plain = [name for name, recipe in RECIPES.items() if recipe.data is data.fashion_mnist]
-    names = [name for name in plain if name in checkpoints.names()]
+    names = [name for name in plain if name in checkpoints.names(nets)]
+    if not names:
+        raise ValueError(f"Expected checkpoints RECIPE-sSEED.safetensors in {nets}, got none")
     for name in only or ():
         _check.one_of(names, only=name)
     scored = [name for block in blocks for name in block.maps]
@@ -114,16 +121,16 @@ def chosen(
 
 
 def _cells(
-    path: Path,
     block: Block,
     names: Sequence[str],
     images: data.Images,
+    source: Path | None,
     points: Path,
     device: str | torch.device,
 ) -> Iterator[_table.Cell]:
     """The cells of a block; each loads its networks itself, so that it can be made elsewhere."""
     for eps, scored, name in itertools.product(block.eps, block.maps, names):
-        nets = _nets(name, block, "cpu")
+        nets = _nets(name, block, source, "cpu")
         if not nets or (block.recipes and name not in block.recipes):
             continue
         key = {
@@ -135,7 +142,7 @@ def _cells(
             "list": data.fingerprint(images)[:8],
             "checkpoints": _files.digest(*map(contents, nets.values()))[:8],
         }
-        rows = functools.partial(_rows, key, block, eps, points, device)
+        rows = functools.partial(_rows, key, block, eps, source, points, device)
         yield _table.Cell(key, rows, made_of=("checkpoints",))
 
 
@@ -143,23 +150,27 @@ def _version(attack: str) -> str:
     return SUITE if attack.endswith(" suite") else ""
 
 
-def _nets(name: str, block: Block, device: str | torch.device) -> _Nets:
-    return {
-        seed: checkpoints.load(f"{name}-s{seed}").model.to(device)
-        for seed in checkpoints.seeds(name)
+def _nets(name: str, block: Block, source: Path | None, device: str | torch.device) -> _Nets:
+    wanted = [
+        seed
+        for seed in checkpoints.seeds(name, source)
         if block.seeds is None or seed in block.seeds
-    }
+    ]
+    stems = {seed: f"{name}-s{seed}" for seed in wanted}
+    files = {seed: source / f"{stem}.safetensors" if source else stem for seed, stem in stems.items()}
+    return {seed: checkpoints.load(file).model.to(device) for seed, file in files.items()}
 
 
 def _rows(
     key: Mapping[str, str],
     block: Block,
     eps: float,
+    source: Path | None,
     folder: Path,
     device: str | torch.device,
 ) -> Iterator[dict[str, str]]:
     """The rows of a cell."""
-    nets = _nets(key["recipe"], block, device)
+    nets = _nets(key["recipe"], block, source, device)
     test = data.fashion_mnist("test")
     if block.attack == "model":
         columns = {seed: _model(net, test, device) for seed, net in nets.items()}

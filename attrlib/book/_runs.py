@@ -25,7 +25,8 @@ def short_runs(table: pd.DataFrame, *, eps: float = 0.1) -> pd.DataFrame:
         `name_low` and `name_high`; the time of the run is `hours`. NaN where nothing was measured.
 
     Raises:
-        ValueError: If rows are of two versions of the suite or lists of images, or none has the budget.
+        ValueError: If rows are of two versions of the suite or lists of images, none has the budget, or a
+            run is there twice.
     """
     for constant in ("suite", "list"):
         found = sorted(set(table[constant]))
@@ -36,6 +37,10 @@ def short_runs(table: pd.DataFrame, *, eps: float = 0.1) -> pd.DataFrame:
         raise ValueError(f"Expected eps to be one of {sorted(set(table['eps']))}, got {eps}")
     rows = table[table["map"].isin(_MAPS) & (near | table["eps"].eq(0))]
     names, index = rows["map"].map(_MAPS) + rows["quantity"], ["family", "setting"]
+    again = rows[rows.duplicated([*index, "map", "quantity"])]
+    if len(again):
+        twice = tuple(again[index].iloc[0])
+        raise ValueError(f"Expected each run once, got rows of {twice} twice")
     parts = [
         rows.assign(name=names + end).pivot(index=index, columns="name", values=column)
         for end, column in _ENDS.items()

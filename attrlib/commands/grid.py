@@ -34,6 +34,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     grid.add_argument("--only", nargs="+", metavar="RECIPE", help="these recipes (default: all)")
     grid.add_argument("--maps", nargs="+", metavar="MAP", help="these maps (default: all)")
     grid.add_argument(
+        "--nets",
+        type=Path,
+        metavar="DIR",
+        help="measure your own checkpoints RECIPE-sSEED.safetensors of DIR, as `train` writes them, into "
+        "a table of their own (default: the shipped ones)",
+    )
+    grid.add_argument(
         "--points",
         type=Path,
         default=Path("runs/points"),
@@ -66,9 +73,14 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
     """
     if options.export and not options.only:
         raise ValueError("Expected --only with --export, a few recipes, got all")
+    if options.nets and options.export:
+        raise ValueError(f"Expected --export without --nets, got --nets {options.nets}")
+    if options.nets and not options.out:
+        raise ValueError("Expected --out with --nets, a table of its own, got none")
     blocks, out = benchmark.GRIDS[options.grid], options.out or _TABLES[options.grid]
+    chosen = {"only": options.only, "maps": options.maps, "nets": options.nets}
     with _files.claimed(out):
-        trained.chosen(blocks, only=options.only, maps=options.maps)  # before a cluster is asked
+        trained.chosen(blocks, **chosen)  # before a cluster is asked
         place: AbstractContextManager[Runner | None] = nullcontext()
         if options.scheduler:
             place = benchmark.on_cluster(options.scheduler)
@@ -77,8 +89,7 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
                 out,
                 blocks=blocks,
                 points=options.points,
-                only=options.only,
-                maps=options.maps,
+                **chosen,
                 device=device,
                 progress=True,
                 runner=runner,
