@@ -6,6 +6,7 @@ shipped checkpoints come from full runs.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +49,8 @@ MAPS: dict[str, Attribution] = {
 }
 _BALL = LinfBall(eps=0.1)
 _FEW = functools.partial(attributions.integrated_gradients, steps=3)
-_PATHS = ("natural", "softplus", "madry", "trades", "igr", "aligned", "aat")
+_PATHS = ("natural", "softplus", "madry", "trades", "igr", "igr-trades", "igr-mart", "aligned",
+          "aat")  # fmt: skip
 _QUANTITIES = ("topk", "kendall", "cosine", "identification_topk", "specific_topk", "kept")
 
 
@@ -60,11 +62,13 @@ class Variant:
         family: The method.
         setting: What is varied, in words; unique in the family.
         recipe: How to train, epochs and start aside.
+        seed: Of weights, or of the checkpoint it starts from, and of data order and noise.
     """
 
     family: str
     setting: str
     recipe: Recipe
+    seed: int = 0
 
 
 def variants() -> Iterator[Variant]:
@@ -76,6 +80,7 @@ def variants() -> Iterator[Variant]:
     yield from _lga()
     yield from _aligned()
     yield from _igr()
+    yield from _igr_elsewhere()
     yield from _lga_parts()
     yield from _interval()
     yield from _aat()
@@ -135,6 +140,25 @@ def _igr() -> Iterator[Variant]:
         )
         recipe = replace(madry, loss=loss, config=RECIPES["art"].config, start="madry")
         yield Variant(family="igr", setting=setting, recipe=recipe)
+
+
+def _igr_elsewhere() -> Iterator[Variant]:
+    """IGR on the other two adversarial losses of Wang and Kong 2022, from networks trained with them.
+
+    Two passes, with the weight of the recipe `igr` and, as a control, without the term; three seeds, as
+    a published claim hangs on the difference.
+    """
+    term = IntegratedGradientRegularizer(steps=3)
+    for seed, base, weight in itertools.product(range(3), ("trades", "mart"), (0.0, 10.0)):
+        loss = RECIPES[base].loss
+        loss = replace(
+            loss,
+            terms=dict(loss.terms) | {"penalty": term},
+            weights=dict(loss.weights) | {"penalty": weight},
+        )
+        recipe = replace(RECIPES[base], loss=loss, config=RECIPES["art"].config, start=base)
+        setting = f"weight {weight:g}, seed {seed}"
+        yield Variant(family=f"igr-{base}", setting=setting, recipe=recipe, seed=seed)
 
 
 def _aligned() -> Iterator[Variant]:
@@ -298,9 +322,7 @@ def frontier(
     def cell(variant: Variant) -> _table.Cell:
         key = {"family": variant.family, "setting": variant.setting, "list": mark, "suite": SUITE}
         lists = images, pool
-        return _table.Cell(
-            key, functools.partial(_rows, key, variant.recipe, train, val, lists, device)
-        )
+        return _table.Cell(key, functools.partial(_rows, key, variant, train, val, lists, device))
 
     wanted = [variant for variant in chosen if not only or variant.family in only]
     _table.fill(path, map(cell, wanted), device=device, progress=progress)
@@ -308,19 +330,20 @@ def frontier(
 
 def _rows(
     key: dict[str, str],
-    recipe: Recipe,
+    variant: Variant,
     train: data.Images,
     val: data.Images,
     lists: tuple[data.Images, data.Images],
     device: str | torch.device,
 ) -> Iterator[dict[str, str]]:
-    weights, order = (torch.Generator().manual_seed(i) for i in range(2))
+    recipe, seed = variant.recipe, variant.seed
+    weights, order = (torch.Generator().manual_seed(2 * seed + i) for i in range(2))
     net = recipe.model(generator=weights)
     config = recipe.config
     if recipe.start is None:
         config = replace(config, epochs=EPOCHS)
     else:
-        net.load_state_dict(checkpoints.load(f"{recipe.start}-s0").model.state_dict())
+        net.load_state_dict(checkpoints.load(f"{recipe.start}-s{seed}").model.state_dict())
     training.train(net, train, recipe.loss, config=config, generator=order, device=device)
     with training.eval_mode(net):
         yield from _measured(key, recipe, net, val, lists, device)

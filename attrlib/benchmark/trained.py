@@ -157,7 +157,9 @@ def _nets(name: str, block: Block, source: Path | None, device: str | torch.devi
         if block.seeds is None or seed in block.seeds
     ]
     stems = {seed: f"{name}-s{seed}" for seed in wanted}
-    files = {seed: source / f"{stem}.safetensors" if source else stem for seed, stem in stems.items()}
+    files = {
+        seed: source / f"{stem}.safetensors" if source else stem for seed, stem in stems.items()
+    }
     return {seed: checkpoints.load(file).model.to(device) for seed, file in files.items()}
 
 
