@@ -65,6 +65,11 @@ def into_ball(noise: Tensor, *, radius: float = 1.0, generator: torch.Generator 
     return rows.mul_(length / norm).view_as(noise)  # in place: no second array for the noise
 
 
+def seeded(number: int) -> torch.Generator:
+    """A new generator on the CPU with this seed."""
+    return torch.Generator().manual_seed(number)
+
+
 def seed(generator: torch.Generator | None) -> int:
     """A seed for a stream of its own, drawn from the generator."""
     device = "cpu" if generator is None else generator.device

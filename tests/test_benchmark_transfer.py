@@ -12,6 +12,7 @@ from attrlib import attributions, benchmark, checkpoints, data, models
 from attrlib.__main__ import main
 from attrlib.attacks import SUITE
 from attrlib.benchmark import transferred as study
+from attrlib.benchmark.attack_strength import SIGMA
 
 DRAWN = ("SmoothGrad", "UniGrad")
 
@@ -91,7 +92,7 @@ def test_noise_has_one_energy() -> None:
     assert isinstance(ball, partial)
     radius = ball.keywords["radius"]
     square = radius**2 / (5 + 2)  # variance of each entry of the ball
-    assert square == pytest.approx(study.SIGMA**2)
+    assert square == pytest.approx(SIGMA**2)
 
 
 def test_bad_numbers_are_named(tmp_path: Path) -> None:

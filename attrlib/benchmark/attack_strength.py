@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attrlib import _check, attributions, checkpoints, data, metrics, models, training
+from attrlib._random import seeded
 from attrlib.attacks import (
     SUITE,
     AttributionAttack,
@@ -29,12 +30,26 @@ from attrlib.types import Attack, Attribution, Classifier, Objective
 K = 100
 """Pixels in a top-k set, 13 % of a 28×28 image: as in the Fashion-MNIST setting of Chen et al. 2019."""
 
+SIGMA = 0.2
+"""Standard deviation of the noise in each pixel, for SmoothGrad and UniGrad."""
+
+
+def noise_radius(dim: int = 784) -> float:
+    """Return the radius of UniGrad's ball that has the noise of SmoothGrad in each entry.
+
+    Points uniform in the l2 ball of radius R have variance R² / (d + 2) in each of d entries.
+
+    Args:
+        dim: Entries of an image.
+    """
+    return float(SIGMA * (dim + 2) ** 0.5)
+
+
 ATTRIBUTIONS: Mapping[str, Attribution] = {
     "gradient": attributions.gradient,
     "integrated gradients": functools.partial(attributions.integrated_gradients, steps=16),
-    "SmoothGrad": functools.partial(attributions.smooth_grad, sigma=0.2, samples=16),
-    # a ball with the noise of SmoothGrad in each of the 784 entries
-    "UniGrad": functools.partial(attributions.uni_grad, radius=0.2 * 786**0.5, samples=16),
+    "SmoothGrad": functools.partial(attributions.smooth_grad, sigma=SIGMA, samples=16),
+    "UniGrad": functools.partial(attributions.uni_grad, radius=noise_radius(), samples=16),
 }
 OBJECTIVES: Mapping[str, Objective] = {
     "top-k": TopK(k=K),
@@ -224,10 +239,10 @@ def _attacked(
     if setting.objective == "another image":
         z = x[following(y)]
     elif setting.objective == "random weights":
-        weights = torch.Generator().manual_seed(1)
+        weights = seeded(1)
         other = models.SmallCNN(generator=weights).to(device)
     else:
-        z = setting.attack()(model, x, y, generator=torch.Generator().manual_seed(0))
+        z = setting.attack()(model, x, y, generator=seeded(0))
     yield {**key, **_compare(ATTRIBUTIONS[setting.attribution], (model, x), (other, z), y)}
 
 
@@ -249,8 +264,8 @@ def _compare(
 ) -> dict[str, str]:
     """Scores of two batches of maps, made with the same noise, and what became of the predictions."""
     (model, x), (other, z) = before, after
-    a = attribution(model, x, y, generator=torch.Generator().manual_seed(1))
-    b = attribution(other, z, y, generator=torch.Generator().manual_seed(1))
+    a = attribution(model, x, y, generator=seeded(1))
+    b = attribution(other, z, y, generator=seeded(1))
     heat_a, heat_b = to_heatmap(a), to_heatmap(b)
     columns = {
         "topk": metrics.topk_intersection(heat_a, heat_b, k=K),
@@ -260,7 +275,7 @@ def _compare(
     }
     row: dict[str, float] = {}
     for name, values in columns.items():
-        low, high = metrics.interval(values, generator=torch.Generator().manual_seed(0))
+        low, high = metrics.interval(values, generator=seeded(0))
         row |= {name: float(values.nanmean()), f"{name}_low": low, f"{name}_high": high}
     with torch.no_grad():
         row["kept"] = float((other(z).argmax(1) == model(x).argmax(1)).double().mean())

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from attrlib import _check, _files, attributions, data, metrics, training
+from attrlib._random import seeded
 from attrlib.attacks import PGD, SUITE, LinfBall, RandomSign, standard
 from attrlib.attacks.suite import GOALS, Effort
 from attrlib.benchmark.attack_strength import ATTRIBUTIONS, K, Setting, following
@@ -194,7 +195,7 @@ def points(
     needed = attack.goal == "identification"
     others = _competitors(net, images, pool, device=device) if needed else None
     goes = attack_of(attack.goal, eps, others, effort=attack.effort, attribution=ATTRIBUTIONS[map])
-    z = goes(net, x, y, generator=_noise(0))
+    z = goes(net, x, y, generator=seeded(0))
     folder.mkdir(parents=True, exist_ok=True)
     with _files.whole(path) as partial:
         partial.write_bytes(safetensors.torch.save({"z": z.cpu()}))
@@ -233,7 +234,7 @@ def place(
 
 def map_at(attribution: Attribution, net: Classifier, x: Tensor, y: Tensor) -> Tensor:
     """The map at clean or changed images, with noise that is the same for both and that no attack saw."""
-    return attribution(net, x, y, generator=_noise(1))
+    return attribution(net, x, y, generator=seeded(1))
 
 
 class Clean(NamedTuple):
@@ -253,7 +254,7 @@ def clean_maps(
 ) -> Clean:
     """The maps that all points of these images are compared with, each with noise of its own kind."""
     a = map_at(attribution, net, images.x.to(device), images.y.to(device))
-    rest = attribution(net, pool.x.to(device), pool.y.to(device), generator=_noise(3))
+    rest = attribution(net, pool.x.to(device), pool.y.to(device), generator=seeded(3))
     return Clean(a, rest)
 
 
@@ -325,7 +326,7 @@ def scores_at(
 
 def _specific(clean: Tensor, changed: Tensor, y: Tensor, *, score: Metric) -> Tensor:
     """The specific score with its interval (3,)."""
-    return torch.tensor(metrics.specific(clean, changed, y, score=score, generator=_noise(0)))
+    return torch.tensor(metrics.specific(clean, changed, y, score=score, generator=seeded(0)))
 
 
 @torch.no_grad()
@@ -336,7 +337,7 @@ def _label(net: Classifier, x: Tensor) -> Tensor:
 
 def pgd20_accuracy(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     """Whether each prediction is right after 20 steps of PGD from a random point, at ε = 0.1."""
-    z = _PGD(model, x, y, generator=_noise(0))
+    z = _PGD(model, x, y, generator=seeded(0))
     return training.correct(model, z, y)
 
 
@@ -374,7 +375,3 @@ def _competitors(
     maps = attributions.gradient(net, pool.x.to(device), pool.y.to(device))
     rows = torch.stack([(pool.y == label).nonzero()[:few, 0] for label in images.y])
     return maps[rows.to(device)]
-
-
-def _noise(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

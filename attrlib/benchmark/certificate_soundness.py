@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attrlib import _check, attributions, certificates, checkpoints, data, metrics
+from attrlib._random import seeded
 from attrlib.attacks import LinfBall, standard
 from attrlib.benchmark import _table, recorded
 from attrlib.benchmark.adversaries import gap_row, places, shared_and_alone, shares
@@ -159,7 +160,7 @@ def smoothed_cosine(
     lengths = [_unbiased(mean, samples) for mean in (here, there)]
     ideal = product / (lengths[0] * lengths[1])
     shown = product / (here.norm(dim=1) * there.norm(dim=1))
-    random = shared_and_alone(g, found.law.lost(eps, found.dim), adversaries, generator=_seeded(5))
+    random = shared_and_alone(g, found.law.lost(eps, found.dim), adversaries, generator=seeded(5))
     none = torch.empty(0)
     return [
         gap_row("cosine of ideal maps", found.cosine(eps), ideal, alpha=_ALPHA, random=random),
@@ -197,7 +198,7 @@ def smoothed_topk(
     certified = certificates.certified_topk_overlap(lower, upper, found.mean, k=k)
     score = functools.partial(metrics.topk_intersection, k=k)
     gaps = []
-    noise = _seeded(3)
+    noise = seeded(3)
     for i, count in shares(adversaries, len(x)):
         between = lower[i] + (upper[i] - lower[i]) * places(count, lower[i], noise)
         gaps.append(score(found.mean[i].expand_as(between), between) - certified[i])
@@ -250,11 +251,11 @@ def intervals(
     least = {name: torch.full_like(value, math.inf) for name, value in promised.items()}
     for goal in ("top-k", "cosine"):
         attack = standard(eps=eps, attribution=maps, k=k, effort="quick", goal=goal)
-        b = maps(model, attack(model, x, y, generator=_seeded(1)), y)
+        b = maps(model, attack(model, x, y, generator=seeded(1)), y)
         for name, value in scores(slice(None), b).items():
             least[name] = torch.fmin(least[name], value)
     gaps: dict[str, list[Tensor]] = {name: [] for name in promised}
-    noise, ball = _seeded(2), LinfBall(eps=eps)
+    noise, ball = seeded(2), LinfBall(eps=eps)
     for i, count in shares(adversaries, len(x)):
         centre = x[i : i + 1].expand(count, *x.shape[1:])
         z = ball.project(centre + eps * (2 * places(count, x[i], noise) - 1), centre)
@@ -313,7 +314,7 @@ def coverage(
             samples=samples,
             alpha=alpha,
             interval=interval,
-            generator=_seeded(4),
+            generator=seeded(4),
         ).norm
         lengths = torch.full_like(found, truth)
         name = f"length, {interval.__name__}"
@@ -348,7 +349,7 @@ def _certify(
         eps=eps,
         samples=samples,
         alpha=_ALPHA,
-        generator=_seeded(seed),
+        generator=seeded(seed),
     )
 
 
@@ -370,7 +371,7 @@ def _attacked(
         certificates.normalized(attributions.gradient), radius=RADIUS, samples=_ATTACKED
     )
     suite = standard(eps=eps, attribution=smooth, norm="l2", effort="quick", **options)  # type: ignore[arg-type]
-    z = suite(model, x, y, generator=_seeded(1))
+    z = suite(model, x, y, generator=seeded(1))
     found = _certify(g, model, x, y, eps=eps, samples=samples)
     return found, _certify(g, model, z, y, eps=eps, samples=samples, seed=2).mean
 
@@ -393,7 +394,3 @@ def _coin(
 
 def _same(a: Tensor) -> Tensor:
     return a
-
-
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from attrlib import _check, attributions, checkpoints, data, energy, maps, metrics, training
+from attrlib._random import seeded
 from attrlib.attacks import PGD, DensityAttack, L2Ball, LinfBall, MarginPGD, RandomSign, Square
 from attrlib.attributions import wrap
 from attrlib.benchmark import _table, cells
@@ -81,9 +82,12 @@ _KINKS: Mapping[str, float] = {
 }  # fmt: skip
 _SMOOTH_DIFFERENCE = "marginal difference"  # the control: on smooth units both ways agree
 _TERMS = (*_GRIDS, *_KINKS, _SMOOTH_DIFFERENCE)
-_SHIPPED: Mapping[tuple[str, float], str] = {
-    ("none", 0.0): "natural-block", ("marginal", 0.3): "density-block",
-}  # fmt: skip
+BLOCK_PAIR = ("natural-block", "density-block")
+"""Recipes for blocks, ordinary and smoothed, with the same units and the same training."""
+
+_SHIPPED: Mapping[tuple[str, float], str] = dict(
+    zip((("none", 0.0), ("marginal", 0.3)), BLOCK_PAIR, strict=True)
+)
 _MATCHED: Mapping[str, float] = {  # weights that cost about one point of accuracy
     "none": 0.0, "marginal": 1.0, "joint": 0.3, "centered": 1.0, "conditional": 0.3,
 }  # fmt: skip
@@ -225,7 +229,7 @@ def _trained(run: DensityRun, device: str | torch.device) -> Network:
     train = _images(run.images, "train")
     if run.length == "short":
         train = train[:IMAGES]
-    weights, order = (torch.Generator().manual_seed(2 * run.seed + i) for i in range(2))
+    weights, order = (seeded(2 * run.seed + i) for i in range(2))
     height, width = train.x.shape[2:]
     net = recipe.model(size=(height, width), generator=weights)
     training.train(net, train, recipe.loss, config=recipe.config, generator=order, device=device)
@@ -246,7 +250,7 @@ def _images(name: str, split: data.Split) -> data.Images:
     if name == "block":
         return planted_blocks(split, full=True)
     if name == "top":
-        return data.block_fashion(split, top_only=True, full=True, generator=_tossed())
+        return data.block_fashion(split, top_only=True, full=True, generator=seeded(0))
     if name == "fashion":
         return data.fashion_mnist(split, full=True)
     return data.spurious_fashion(
@@ -254,12 +258,8 @@ def _images(name: str, split: data.Split) -> data.Images:
         amplitude=float(name.removeprefix("spurious ")),
         alignment=0.9 if split == "train" else 0.5,
         full=True,
-        generator=_tossed(),
+        generator=seeded(0),
     )
-
-
-def _tossed() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
 
 
 def _measured(
@@ -357,7 +357,7 @@ def _attacked(
         "square": Square(eps=EPS, queries=QUERIES),
     }
     for name, attack in opponents.items():
-        z = attack(net, x, y, generator=_tossed())
+        z = attack(net, x, y, generator=seeded(0))
         yield _row("none", f"{name}_accuracy", training.correct(net, z, y))
     moved = DensityAttack(ball=L2Ball(eps=0.5), steps=20, step_size=0.0625)(net, x, y)
     yield _row("none", "density_shift", energy.density_shift(net, x, moved))
@@ -397,7 +397,7 @@ def _row(name: str, quantity: str, values: Tensor) -> dict[str, str]:
     values = values.detach().cpu().double()
     low, high = "", ""
     if len(values) > 1:
-        ends = metrics.interval(values, generator=_tossed())
+        ends = metrics.interval(values, generator=seeded(0))
         low, high = (f"{end:.4f}" for end in ends)
     return {
         "map": name,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attrlib import _check, _files, attributions, checkpoints, data, metrics, models
+from attrlib._random import seeded
 from attrlib.benchmark import _table, cells
 from attrlib.benchmark.attack_strength import K
 from attrlib.benchmark.seeds import Columns, summaries
@@ -112,7 +113,7 @@ def changes(
 
 def _without_training(net: nn.Module, a: Tensor, x: Tensor, y: Tensor) -> Columns:
     """Scores of the maps with those of the network with random weights, means over draws of these."""
-    other, noise = copy.deepcopy(net).cpu(), torch.Generator().manual_seed(0)
+    other, noise = copy.deepcopy(net).cpu(), seeded(0)
     drawn = []
     for _ in range(_DRAWS):
         models.randomize(other.cpu(), generator=noise)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attrlib import attributions, data, metrics, models, training
+from attrlib._random import seeded
 from attrlib.attacks import AttributionAttack, LinfBall, RandomSign, TopK
 from attrlib.benchmark import _table
 from attrlib.maps import to_heatmap
@@ -116,7 +117,7 @@ def imagenet_accuracy(
 
     def rows() -> Iterator[dict[str, str]]:
         hits = _hits(models.imagenet(), photographs, classes, device, progress=progress)
-        low, high = metrics.interval(hits, generator=torch.Generator().manual_seed(0))
+        low, high = metrics.interval(hits, generator=seeded(0))
         yield key | _table.rounded({"accuracy": float(hits.mean()), "low": low, "high": high})
 
     made = _table.Cell(key, rows).made(device)
@@ -219,7 +220,7 @@ def _compare(
     device: str | torch.device,
 ) -> dict[str, _Scores]:
     """For each change the scores of each image, with what became of the prediction."""
-    noise = torch.Generator().manual_seed(0)
+    noise = seeded(0)
     parts: dict[str, list[_Scores]] = {}
     for rows in torch.tensor_split(
         torch.arange(len(photographs)), math.ceil(len(photographs) / _BATCH)
@@ -245,7 +246,7 @@ def _compare(
 
 def _maps(setting: LensSetting, model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     """Maps, always with the same noise."""
-    return _MAPS[setting.attribution](model, x, y, generator=torch.Generator().manual_seed(1))
+    return _MAPS[setting.attribution](model, x, y, generator=seeded(1))
 
 
 def _scores(a: Tensor, b: Tensor) -> _Scores:
@@ -341,7 +342,7 @@ def _estimate(values: Tensor, statistic: Callable[[Tensor], Tensor]) -> tuple[fl
     known = values[~values.isnan().any(1)]
     if len(known) < 2:
         return math.nan, math.nan, math.nan
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     draws = torch.randint(len(known), (2000, len(known)), generator=generator)
     spread = statistic(known[draws].mean(1))
     low, high = spread.quantile(torch.tensor([0.025, 0.975], dtype=spread.dtype))

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from attrlib import _check, attributions, checkpoints, data, metrics, training
+from attrlib._random import seeded
 from attrlib.attacks import SUITE, LinfBall, standard
 from attrlib.benchmark import _table, cells, proved
 from attrlib.benchmark.ablation import (
@@ -337,7 +338,7 @@ def _rows(
     device: str | torch.device,
 ) -> Iterator[dict[str, str]]:
     recipe, seed = variant.recipe, variant.seed
-    weights, order = (torch.Generator().manual_seed(2 * seed + i) for i in range(2))
+    weights, order = (seeded(2 * seed + i) for i in range(2))
     net = recipe.model(generator=weights)
     config = recipe.config
     if recipe.start is None:
@@ -371,7 +372,7 @@ def _measured(
         attribution = MAPS[name]
         attack = standard(eps=eps, attribution=attribution, k=K, effort="quick")
         x, y = images.x.to(device), images.y.to(device)
-        z = attack(net, x, y, generator=torch.Generator().manual_seed(0))
+        z = attack(net, x, y, generator=seeded(0))
         found = cells.scores_at(
             net,
             images,
@@ -411,6 +412,6 @@ def _row(name: str, eps: float, quantity: str, values: torch.Tensor) -> dict[str
         value, low, high = values.tolist()
         ends = low, high
     elif len(values) > 1:
-        ends = metrics.interval(values.cpu(), generator=torch.Generator().manual_seed(0))
+        ends = metrics.interval(values.cpu(), generator=seeded(0))
     row = _table.measured(quantity, len(values), value, ends)
     return {"map": name, "eps": f"{eps:.5f}"} | row

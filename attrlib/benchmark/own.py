@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from attrlib import _check, _files, attributions, data, training
+from attrlib._random import seeded
 from attrlib.attacks import SUITE, RandomSign, standard
 from attrlib.attacks.suite import EFFORTS, Effort
 from attrlib.benchmark import _table, cells
@@ -191,7 +192,7 @@ def _parts(
     for budget in eps:
         suite = standard(eps=budget, attribution=attributions.gradient, k=K, effort=effort)
         for name, attack in (("random", RandomSign(eps=budget)), (SUITE_ATTACK, suite)):
-            z = attack(net, x, y, generator=torch.Generator().manual_seed(0))
+            z = attack(net, x, y, generator=seeded(0))
             found[name, budget] = cells.scores_at(
                 net, images, z, pool, quantities=_QUANTITIES, device=device
             )

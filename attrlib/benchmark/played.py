@@ -24,6 +24,7 @@ from attrlib import (
     maps,
     training,
 )
+from attrlib._random import seeded
 from attrlib.benchmark import _table, cells, densities
 from attrlib.benchmark.seeds import Columns, summaries
 from attrlib.checkpoints import Network
@@ -32,7 +33,7 @@ from attrlib.training.state import contents
 from attrlib.types import Classifier
 
 GAME_PAIRS: Mapping[str, tuple[str, str]] = {
-    "blocks": ("natural-block", "density-block"),
+    "blocks": densities.BLOCK_PAIR,
     "garments": ("softplus", "density"),
 }
 """Per set of images an ordinary and a smoothed network with the same units and the same training."""
@@ -174,7 +175,7 @@ def inserted(
 def _orders(fixed: Classifier, images: data.Images, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Heatmaps of the maps, and of the controls, by their names."""
     found = {name: maps.to_heatmap(densities.MAPS[name](fixed, x, y)) for name in ORDERS}
-    noise = torch.rand(len(x), *x.shape[2:], generator=_seeded(0)).to(x)
+    noise = torch.rand(len(x), *x.shape[2:], generator=seeded(0)).to(x)
     lit = (x > 0).any(1)
     found["random"] = noise
     found["random, lit first"] = noise + lit
@@ -197,7 +198,7 @@ def _diffroar(
             a, b = (
                 predicted(nets[seed], part.x, device=device)
                 if nets
-                else torch.rand(part.x.shape, generator=_seeded(10 * seed + i))
+                else torch.rand(part.x.shape, generator=seeded(10 * seed + i))
                 for i, part in enumerate((images.train, images.test))
             )
             values = faithfulness.diffroar(
@@ -240,12 +241,8 @@ def _student(name: str, seen: data.Images, *, seed: int, device: str | torch.dev
     """A new network that starts and is trained as the ordinary one of the pair, but for shorter."""
     recipe = RECIPES[GAME_PAIRS[name][0]]
     height, width = seen.x.shape[2:]
-    net = recipe.model(size=(height, width), generator=_seeded(2 * seed))
+    net = recipe.model(size=(height, width), generator=seeded(2 * seed))
     config = replace(recipe.config, epochs=STUDENT_EPOCHS)
-    order = _seeded(2 * seed + 1)
+    order = seeded(2 * seed + 1)
     training.train(net, seen, recipe.loss, config=config, generator=order, device=device)
     return net.to("cpu")
-
-
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

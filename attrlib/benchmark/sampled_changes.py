@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attrlib import _check, attributions, checkpoints, data, metrics, sensitivity, training
+from attrlib._random import seeded
 from attrlib.attacks import SUITE, standard
 from attrlib.attacks.suite import Effort, Goal
 from attrlib.benchmark import _table
@@ -134,14 +135,14 @@ def _rows(case: Case, *, eps: float) -> list[dict[str, str]]:
     attacked = {}
     for goal in _GOALS:
         attack = standard(eps=eps, attribution=attributions.gradient, k=K, effort=EFFORT, goal=goal)
-        z = attack(case.model, case.x, case.y, generator=_noise(0))
+        z = attack(case.model, case.x, case.y, generator=seeded(0))
         attacked[goal] = z, attributions.gradient(case.model, z, case.y)
     rows = []
     for name, score in SCORES.items():
         draw = functools.partial(
             score.sampled, attributions.gradient, case.model, case.x, case.y, radius=eps
         )
-        values = {f"{m} samples": draw(samples=m, generator=_noise(1)) for m in SAMPLES}
+        values = {f"{m} samples": draw(samples=m, generator=seeded(1)) for m in SAMPLES}
         found = {f"suite, {goal}": score.at(case, z, b) for goal, (z, b) in attacked.items()}
         best = torch.stack(list(found.values())).amax(0)
         for points, value in (values | found).items():
@@ -153,7 +154,7 @@ def _rows(case: Case, *, eps: float) -> list[dict[str, str]]:
 
 def _summary(value: Tensor, best: Tensor) -> dict[str, str]:
     """The mean with its interval, and how it stands to the value at the points of the suite."""
-    low, high = metrics.interval(value, generator=_noise(0))
+    low, high = metrics.interval(value, generator=seeded(0))
     known = ~(value / best).isnan()
     numbers = {
         "value": float(value.nanmean()),
@@ -163,7 +164,3 @@ def _summary(value: Tensor, best: Tensor) -> dict[str, str]:
         "below": float((value < best)[known].double().mean()),
     }
     return {name: f"{number:.4g}" for name, number in numbers.items()}  # from 1e-7 to 1e6
-
-
-def _noise(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from attrlib import metrics
+from attrlib._random import seeded
 from attrlib.benchmark import _table
 
 Columns = dict[str, Tensor]
@@ -50,7 +51,7 @@ def over_images(values: Tensor) -> tuple[float, float] | None:
     """The interval of a mean over images; None without two numbers."""
     if int((~values.isnan()).sum()) < 2:
         return None
-    return metrics.interval(values, generator=torch.Generator().manual_seed(0))
+    return metrics.interval(values, generator=seeded(0))
 
 
 def row(

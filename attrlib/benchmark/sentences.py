@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attrlib import _check, attributions, checkpoints, data, metrics, recipes, training
+from attrlib._random import seeded
 from attrlib.attacks import PGD, RandomSynonyms, SynonymAttack, WordBall
 from attrlib.benchmark import _table
 from attrlib.certificates import certified_label, certified_words
@@ -178,7 +179,7 @@ def _attacked(model: TextCNN, attribution: Attribution, chosen: data.Texts, swap
     )
     found = {
         "attack": attack(model, ids, y),
-        "random": control(model, ids, y, generator=torch.Generator().manual_seed(0)),
+        "random": control(model, ids, y, generator=seeded(0)),
     }
     before = attribution(model, model.embed(ids).detach(), y)
     values: _Values = {"tries": float(tries)}

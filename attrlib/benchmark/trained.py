@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attrlib import _check, _files, attributions, checkpoints, data, training
+from attrlib._random import seeded
 from attrlib.attacks import SUITE
 from attrlib.benchmark import _table, cells, seeds
 from attrlib.benchmark.grid import FULL, Block
@@ -319,7 +320,7 @@ def _median(values: Tensor) -> float:
 
 def _bootstrap(values: Tensor) -> tuple[float, float]:
     """The 95 % percentile interval of the median of images (n,), drawn anew."""
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     draws = (torch.randint(len(values), values.shape, generator=generator) for _ in range(_DRAWS))
     found = torch.tensor([_median(values[rows]) for rows in draws], dtype=torch.float64)
     low, high = found.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
@@ -364,9 +365,9 @@ def step_ratios(recipe: Recipe, images: data.Images, device: str | torch.device)
     few = images[: 4 * recipe.config.batch_size]
 
     def seconds(other: Recipe) -> float:
-        model = other.model(generator=torch.Generator().manual_seed(0))
+        model = other.model(generator=seeded(0))
         config = training.TrainConfig(epochs=1, batch_size=other.config.batch_size)
-        generator = torch.Generator().manual_seed(0)
+        generator = seeded(0)
         return training.train(
             model, few, other.loss, config=config, generator=generator, device=device
         ).seconds

@@ -10,14 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attrlib import _check, attributions, checkpoints, data, metrics, models, training
+from attrlib._random import seeded
 from attrlib.attacks import SUITE, RandomSign, standard
 from attrlib.benchmark import _table
-from attrlib.benchmark.attack_strength import ATTRIBUTIONS, K, following
+from attrlib.benchmark.attack_strength import ATTRIBUTIONS, SIGMA, K, following, noise_radius
 from attrlib.maps import to_heatmap
 from attrlib.types import Attribution, Classifier, Inputs, Labels
-
-SIGMA = 0.2
-"""Standard deviation of the noise in each pixel, for SmoothGrad and UniGrad."""
 
 BETA = 10.0
 """Sharpness of the smooth copy."""
@@ -54,7 +52,7 @@ def transfer_targets(dim: int = 784) -> Mapping[str, Attribution]:
     Raises:
         ModuleNotFoundError: If Captum or zennit is missing: the extra `explainers`.
     """
-    radius = SIGMA * (dim + 2) ** 0.5
+    radius = noise_radius(dim)
     return {
         "gradient": attributions.gradient,
         "input × gradient": attributions.input_x_gradient,
@@ -167,14 +165,14 @@ def _point(model: nn.Module, x: Tensor, y: Tensor, source: str, *, eps: float) -
     if source == "another image":
         return x[following(y)]
     if source == "random":
-        return RandomSign(eps=eps)(model, x, y, generator=_noise(0))
+        return RandomSign(eps=eps)(model, x, y, generator=seeded(0))
     if source == "smooth copy":
         attack = standard(eps=eps, attribution=attributions.gradient, k=K, effort="quick")
         copy = models.smoothed(model, beta=BETA, required=False)
-        z = attack(copy, x, y, generator=_noise(0))
+        z = attack(copy, x, y, generator=seeded(0))
     else:
         attack = standard(eps=eps, attribution=ATTRIBUTIONS[source], k=K, effort="quick")
-        z = attack(model, x, y, generator=_noise(0))
+        z = attack(model, x, y, generator=seeded(0))
     with torch.no_grad():
         same = model(z).argmax(1) == model(x).argmax(1)
     return torch.where(same.view(-1, *[1] * (x.ndim - 1)), z, x)
@@ -189,9 +187,9 @@ def _scores(
 ) -> dict[str, str]:
     """Scores of the maps at x and z, and whether those at z are still told from those of others."""
     x, z, y = points
-    a = explain(x, y, generator=_noise(1))
-    b = explain(z, y, generator=_noise(2 if source == "nothing" else 1))
-    pool = to_heatmap(explain(others, others_y, generator=_noise(3)))
+    a = explain(x, y, generator=seeded(1))
+    b = explain(z, y, generator=seeded(2 if source == "nothing" else 1))
+    pool = to_heatmap(explain(others, others_y, generator=seeded(3)))
     heat_a, heat_b = to_heatmap(a), to_heatmap(b)
     overlap = functools.partial(metrics.topk_intersection, k=K)
     columns = {
@@ -203,7 +201,7 @@ def _scores(
     }
     row: dict[str, float] = {}
     for name, values in columns.items():
-        low, high = metrics.interval(values, generator=_noise(0))
+        low, high = metrics.interval(values, generator=seeded(0))
         row |= {name: float(values.nanmean()), f"{name}_low": low, f"{name}_high": high}
     return _table.rounded(row)
 
@@ -214,7 +212,3 @@ def _kept(model: nn.Module, x: Tensor, z: Tensor) -> dict[str, str]:
         kept = (model(z).argmax(1) == model(x).argmax(1)).double().mean()
     unchanged = (z == x).flatten(1).all(1).double().mean()
     return _table.rounded({"kept": float(kept), "unchanged": float(unchanged)})
-
-
-def _noise(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
