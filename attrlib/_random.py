@@ -38,6 +38,17 @@ def normal_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
     return _draw(torch.randn, x, x.shape, generator)
 
 
+def normal_stack(x: Tensor, count: int, *, generator: torch.Generator | None) -> Tensor:
+    """`count` draws of `normal_like` (count, n, …): the same numbers, in less time for few entries."""
+    place = x.device if generator is None else generator.device
+    if _PART.get() is not None or place != x.device:
+        return torch.stack([normal_like(x, generator=generator) for _ in range(count)])
+    stack = torch.empty((count, *x.shape), dtype=x.dtype, device=x.device)
+    for noise in stack.unbind():
+        noise.normal_(generator=generator)
+    return stack
+
+
 def uniform_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
     """Noise uniform on [-1, 1) with the shape, dtype and device of `x`."""
     return 2 * _draw(torch.rand, x, x.shape, generator) - 1

@@ -260,7 +260,7 @@ def smooth_grad(
     _check.batch_size(batch_size)
 
     def noisy(part: range) -> Tensor:
-        noise = torch.stack([_random.normal_like(x, generator=generator) for _ in part])
+        noise = _random.normal_stack(x, len(part), generator=generator)
         return torch.add(x, noise, alpha=sigma)  # x + sigma · noise
 
     return _mean_gradient(model, noisy, y, like=x, count=samples, batch_size=batch_size)
