@@ -196,7 +196,7 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     device = _device(options)
     found = checkpoints.load(options.checkpoint)
-    model, recipe = found.model, recipes.RECIPES.get(found.recipe["name"])
+    model, recipe = found.model, recipes.RECIPES.get(found.recipe.get("name", ""))
     source = recipe.data if recipe else data.fashion_mnist
     images = _splits(options.data, source, only=options.split)[options.split]
     if len(images.classes) != model.settings["classes"]:
@@ -216,7 +216,9 @@ def _device(options: argparse.Namespace) -> torch.device:
         raise ValueError(f"Expected --threads >= 1, got {options.threads}")
     torch.set_num_threads(options.threads)
     try:
-        return torch.zeros(1, device=options.device).device
+        one = torch.zeros(1, device=options.device)
+        one.item()  # a device without numbers, such as meta, is none
+        return one.device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(

@@ -67,7 +67,7 @@ def into_ball(noise: Tensor, *, radius: float = 1.0, generator: torch.Generator 
 
 def seed(generator: torch.Generator | None) -> int:
     """A seed for a stream of its own, drawn from the generator."""
-    device = "cpu" if generator is None else generator.device
+    device = _place(generator, torch.device("cpu"))
     return int(torch.randint(2**62, (), generator=generator, device=device))
 
 
@@ -89,13 +89,25 @@ def in_place_of_global(generator: torch.Generator | None, device: torch.device) 
         yield
 
 
+def _place(generator: torch.Generator | None, otherwise: torch.device) -> torch.device:
+    """Where noise is drawn; raises for what is no generator, such as a seed."""
+    if generator is None:
+        return otherwise
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"Expected generator to be a torch.Generator or None, got {type(generator).__name__}; "
+            "torch.Generator().manual_seed(0) makes one of a seed"
+        )
+    return generator.device
+
+
 def _draw(
     make: Callable[..., Tensor],
     x: Tensor,
     shape: tuple[int, ...],
     generator: torch.Generator | None,
 ) -> Tensor:
-    place = x.device if generator is None else generator.device
+    place = _place(generator, x.device)
     chosen = _PART.get()
     if chosen is None:
         return make(shape, generator=generator, dtype=x.dtype, device=place).to(x.device)

@@ -76,3 +76,11 @@ def test_ball_in_the_pixels_of_an_image(generator: torch.Generator) -> None:
     radius = points.flatten(1).norm(dim=1)
     assert radius.max() <= 1 + 1e-6
     assert radius.min() > 0.9  # nearly all of a ball in 192 dimensions is close to its border
+
+
+@pytest.mark.parametrize("draw", [*DRAWS, lambda _, generator: _random.seed(generator)])
+def test_a_seed_in_place_of_a_generator_is_named(draw: Callable[..., Tensor]) -> None:
+    with pytest.raises(
+        TypeError, match=r"Expected generator to be a torch.Generator or None, got i"
+    ):
+        draw(torch.zeros(2, 3), generator=0)
