@@ -3,6 +3,7 @@
 import argparse
 import io
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -38,6 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ) as error:  # of libraries, more often than of users
         kind = type(error).__name__
         print(f"attrlib {options.command}: {kind}: {rows.line(error)}", file=sys.stderr)
+        return 2
+    except Exception as error:  # of a user's model, in the middle of the work
+        kind, last = type(error).__name__, traceback.extract_tb(error.__traceback__)[-1]
+        where = f"({Path(last.filename).name}, line {last.lineno})"
+        print(f"attrlib {options.command}: {kind}: {rows.line(error)} {where}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"attrlib {options.command}: stopped{options.kept}", file=sys.stderr)

@@ -76,6 +76,11 @@ def half() -> nn.Module:
     return net().half()
 
 
+class Picky(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return {1: x.flatten(1)[:, :3]}[len(x)]
+
+
 class Pair(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return x, x
@@ -274,7 +279,8 @@ def test_damaged_records_are_named(
 
 NAMES = (
     *(b"price_$5_to_$9", b"Ba$$in", b"a$^$b", b"$\\frac$", b"50%_{x}", b"back\\slash", b"#&~"),
-    *(b"x" * 238, "写真".encode() * 40, b"caf\xe9", b"\xff\xfe", b"two\nlines", b'a,"b"', b"-n"),
+    *(b"x" * 238, "写真".encode() * 40, b"caf\xe9", b"\xff\xfe", b"two\nlines", b"one\rline"),
+    *(b'a,"b"', b"-n"),
 )
 
 
@@ -377,6 +383,7 @@ def test_sizes_that_differ_are_found_before_the_work(
         ("misfit", "to take images 3 × 8 × 8, got RuntimeError: mat1 and mat2"),
         ("half", "to take images 3 × 8 × 8, got RuntimeError: "),
         ("leaves", r"to give a torch.nn.Module, got SystemExit: 0 (test_main_attack_again.py"),
+        ("Picky", "attrlib attack: KeyError: 2 (test_main_attack_again.py, line "),
         ("Pair", "Expected model(x) to be logits (1, classes), got a tuple"),
     ],
 )
