@@ -3,6 +3,7 @@
 import argparse
 import io
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -38,6 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ) as error:  # of libraries, more often than of users
         kind = type(error).__name__
         print(f"attrlib {options.command}: {kind}: {rows.line(error)}", file=sys.stderr)
+        return 2
+    except Exception as error:  # of a user's model, in the middle of the work
+        kind, last = type(error).__name__, traceback.extract_tb(error.__traceback__)[-1]
+        where = f"({Path(last.filename).name}, line {last.lineno})"
+        print(f"attrlib {options.command}: {kind}: {rows.line(error)} {where}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"attrlib {options.command}: stopped{options.kept}", file=sys.stderr)
@@ -196,7 +202,7 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     device = _device(options)
     found = checkpoints.load(options.checkpoint)
-    model, recipe = found.model, recipes.RECIPES.get(found.recipe["name"])
+    model, recipe = found.model, recipes.RECIPES.get(found.recipe.get("name", ""))
     source = recipe.data if recipe else data.fashion_mnist
     images = _splits(options.data, source, only=options.split)[options.split]
     if len(images.classes) != model.settings["classes"]:
@@ -216,7 +222,9 @@ def _device(options: argparse.Namespace) -> torch.device:
         raise ValueError(f"Expected --threads >= 1, got {options.threads}")
     torch.set_num_threads(options.threads)
     try:
-        return torch.zeros(1, device=options.device).device
+        one = torch.zeros(1, device=options.device)
+        one.item()  # a device without numbers, such as meta, is none
+        return one.device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(

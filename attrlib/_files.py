@@ -81,8 +81,12 @@ def claimed(path: Path) -> Iterator[None]:
 
 
 def shown(text: str) -> str:
-    r"""A name as text that can be written as UTF-8: bytes that are none become \xNN."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
+    r"""A name as text for a table in UTF-8: bytes that are none become \xNN, a carriage return \r.
+
+    Python's csv writes carriage returns without quotes, where lines end without them, and reads no such
+    table.
+    """
+    return os.fsencode(text).decode("utf-8", "backslashreplace").replace("\r", "\\r")
 
 
 def short(text: str, *, limit: int = _NAME) -> str:

@@ -4,7 +4,7 @@ import copy
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -34,7 +34,8 @@ def logits(
 
     The model gets a copy, so that one whose layers work in place neither overwrites the caller's `x` nor
     stops at a leaf. `twice` records a graph that can be differentiated twice: attention by its formula,
-    since the fused kernels have a first derivative only, and compiled code as it was before.
+    since the fused kernels have a first derivative only, and compiled code as it was before. Where the
+    model fails because its weights do not fit `x`, the error says so.
     """
     with ExitStack() as stack:
         if twice and not torch.compiler.is_compiling():
@@ -42,9 +43,29 @@ def logits(
             # Without this module nothing is compiled, and its import takes seconds.
             if "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
-        scores = model(x.clone())
+        try:
+            scores = model(x.clone())
+        except RuntimeError as error:
+            if reason := _misfit(error, model, x):
+                raise ValueError(reason) from error
+            raise
     _check.logits(scores, len(x), y, classes=classes)
     return scores
+
+
+def _misfit(error: RuntimeError, model: object, x: Tensor) -> str:
+    """Why the weights of a model do not take `x`; empty if they do and the error is another one."""
+    if str(error).startswith("Inference tensors cannot be saved for backward"):
+        return (
+            "Expected model with weights made outside torch.inference_mode(), got inference tensors; "
+            "make or load it outside; torch.no_grad() is fine"
+        )
+    weights = [p for _, layer in _layers(model) for p in layer.parameters(recurse=False)]
+    for where, own in (("dtype", x.dtype), ("device", x.device)):
+        found = {getattr(p, where) for p in weights if p.is_floating_point()}
+        if len(found) == 1 and own not in found:
+            return f"Expected x with the {where} of the model's weights, {found.pop()}, got {own}"
+    return ""
 
 
 def decision(model: Classifier, x: Tensor) -> Tensor:
@@ -123,7 +144,7 @@ def settled(model: Classifier) -> None:
     """Raise as `independent`, and if a layer in train mode draws noise or moves by itself."""
     independent(model)
     for name, layer in _layers(model):
-        noisy = isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0
+        noisy = _draws_noise(layer)
         parts = (layer, *layer._forward_pre_hooks.values())
         moves = any(isinstance(part, _SpectralNorm | SpectralNorm) for part in parts)
         if layer.training and (noisy or moves):
@@ -131,6 +152,18 @@ def settled(model: Classifier) -> None:
                 "Expected model that gives equal logits each time, got "
                 f"{type(layer).__name__} {name!r} in train mode; call model.eval()"
             )
+
+
+def _draws_noise(layer: nn.Module) -> bool:
+    """Whether a layer of PyTorch gives other values each time in train mode."""
+    match layer:
+        case nn.modules.dropout._DropoutNd():
+            return layer.p > 0
+        case nn.MultiheadAttention() | nn.RNNBase():
+            return layer.dropout > 0
+        case nn.RReLU():
+            return layer.lower < layer.upper
+    return False
 
 
 class _Copying(TorchFunctionMode):
@@ -184,7 +217,7 @@ def put(model: nn.Module, path: str, part: nn.Module) -> nn.Module:
 
 
 def _layers(model: object) -> Iterator[tuple[str, nn.Module]]:
-    """The layers of a network, also of one behind a method, a partial or a function."""
+    """The layers of a network, also of those behind a method, a partial, a function or an object."""
     if isinstance(model, nn.Module):
         yield from model.named_modules()
     elif inspect.ismethod(model):
@@ -194,6 +227,17 @@ def _layers(model: object) -> Iterator[tuple[str, nn.Module]]:
             yield from _layers(part)
     elif inspect.isfunction(model):
         seen = inspect.getclosurevars(model)
-        for value in (*seen.nonlocals.values(), *seen.globals.values()):
-            if isinstance(value, nn.Module):
-                yield from value.named_modules()
+        yield from _held((*seen.nonlocals.values(), *seen.globals.values()))
+    elif not isinstance(model, type):
+        yield from _held(getattr(model, "__dict__", {}).values())
+
+
+def _held(values: Iterable[object]) -> Iterator[tuple[str, nn.Module]]:
+    """The layers of networks among some values, alone or several in a list, tuple or dict."""
+    for value in values:
+        if isinstance(value, nn.Module):
+            yield from value.named_modules()
+        elif isinstance(value, list | tuple | dict) and value:
+            parts = value.values() if isinstance(value, dict) else value
+            if isinstance(next(iter(parts)), nn.Module):
+                yield from _held(part for part in parts if isinstance(part, nn.Module))

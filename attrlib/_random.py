@@ -40,8 +40,7 @@ def normal_like(x: Tensor, *, generator: torch.Generator | None) -> Tensor:
 
 def normal_stack(x: Tensor, count: int, *, generator: torch.Generator | None) -> Tensor:
     """`count` draws of `normal_like` (count, n, …): the same numbers, in less time for few entries."""
-    place = x.device if generator is None else generator.device
-    if _PART.get() is not None or place != x.device:
+    if _PART.get() is not None or _place(generator, x.device) != x.device:
         return torch.stack([normal_like(x, generator=generator) for _ in range(count)])
     stack = torch.empty((count, *x.shape), dtype=x.dtype, device=x.device)
     for noise in stack.unbind():
@@ -83,7 +82,7 @@ def seeded(number: int) -> torch.Generator:
 
 def seed(generator: torch.Generator | None) -> int:
     """A seed for a stream of its own, drawn from the generator."""
-    device = "cpu" if generator is None else generator.device
+    device = _place(generator, torch.device("cpu"))
     return int(torch.randint(2**62, (), generator=generator, device=device))
 
 
@@ -105,13 +104,25 @@ def in_place_of_global(generator: torch.Generator | None, device: torch.device) 
         yield
 
 
+def _place(generator: torch.Generator | None, otherwise: torch.device) -> torch.device:
+    """Where noise is drawn; raises for what is no generator, such as a seed."""
+    if generator is None:
+        return otherwise
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"Expected generator to be a torch.Generator or None, got {type(generator).__name__}; "
+            "torch.Generator().manual_seed(0) makes one of a seed"
+        )
+    return generator.device
+
+
 def _draw(
     make: Callable[..., Tensor],
     x: Tensor,
     shape: tuple[int, ...],
     generator: torch.Generator | None,
 ) -> Tensor:
-    place = x.device if generator is None else generator.device
+    place = _place(generator, x.device)
     chosen = _PART.get()
     if chosen is None:
         return make(shape, generator=generator, dtype=x.dtype, device=place).to(x.device)

@@ -125,7 +125,10 @@ def names(folder: str | Path | None = None) -> list[str]:
             shipped ones.
 
     Returns:
-        Names in alphabetical order.
+        Names in alphabetical order. Files of other names are passed over.
+
+    Raises:
+        FileNotFoundError: If there is no folder.
     """
     return sorted({stem.rpartition("-s")[0] for stem in _stems(folder)})
 
@@ -142,6 +145,7 @@ def seeds(name: str, folder: str | Path | None = None) -> list[int]:
 
     Raises:
         ValueError: If there is none.
+        FileNotFoundError: If there is no folder.
     """
     found = [stem.rpartition("-s") for stem in _stems(folder)]
     numbers = sorted(int(seed) for recipe, _, seed in found if recipe == name)
@@ -241,5 +245,7 @@ def _locate(name_or_path: str | Path) -> Path:
 
 def _stems(folder: str | Path | None = None) -> list[str]:
     here = _SHIPPED if folder is None else Path(folder)
-    files = (path.stem for path in here.glob("*-s*.safetensors"))
-    return sorted(stem for stem in files if re.search(r"-s\d+$", stem))
+    if not here.is_dir():
+        raise FileNotFoundError(f"Expected a folder of checkpoints, got {here}")
+    files = (path.stem for path in here.iterdir() if path.suffix == ".safetensors")
+    return sorted(stem for stem in files if re.fullmatch(r".+-s(0|[1-9][0-9]*)", stem))

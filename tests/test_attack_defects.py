@@ -19,9 +19,10 @@ from attrlib.attacks import (
     TopK,
     UnattackedWarning,
     ascend,
+    standard,
 )
 from attrlib.attacks.ascent import compared
-from attrlib.attributions import gradient, integrated_gradients, smooth_grad
+from attrlib.attributions import gradient, input_x_gradient, integrated_gradients, smooth_grad
 from attrlib.maps import to_heatmap
 from attrlib.models import with_softplus
 from tests import oracles
@@ -280,3 +281,17 @@ def test_a_map_that_vanishes_does_not_pass_for_a_change(dtype: torch.dtype) -> N
         Gate(), x, zeros(x), generator=seeded(0)
     )
     assert (gradient(Gate(), z, zeros(x)) != 0).any()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_without_a_budget_everything_stays_as_it_is(norm: Any, dtype: torch.dtype) -> None:
+    """No slope is needed for that: maps of a network with kinks have none at so small a distance."""
+    x = oracles.images(2).to(dtype)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3)).to(dtype)
+    z = standard(eps=0.0, attribution=gradient, k=5, norm=norm)(net, x, zeros(x))
+    assert torch.equal(z, x)
+    assert z.data_ptr() != x.data_ptr()
+    x[1] = 0
+    noisy = attack(objective=MassCenter(), ball=LinfBall(eps=0), attribution=input_x_gradient)
+    with pytest.warns(UnattackedWarning, match="1 of 2 rows"):
+        assert torch.equal(noisy(Bowl(), x, zeros(x)), x)

@@ -174,6 +174,23 @@ def test_unknown_names_and_missing_files(tmp_path: Path) -> None:
         checkpoints.seeds("x")
 
 
+def test_a_folder_of_ones_own_is_read_by_its_names(tmp_path: Path) -> None:
+    for name in ("mine-s10", "mine-s2", "my-net-s0", "mine-s02", "mine-s-1", "mine", "-s1"):
+        (tmp_path / f"{name}.safetensors").touch()
+    (tmp_path / "mine-s3.pt").touch()
+    assert checkpoints.names(tmp_path) == ["mine", "my-net"]
+    assert checkpoints.seeds("mine", tmp_path) == [2, 10]
+    with pytest.raises(ValueError, match="Expected name to be one of mine, my-net, got 'natural'"):
+        checkpoints.seeds("natural", tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert checkpoints.names(tmp_path / "empty") == []
+    with pytest.raises(ValueError, match=r"to be one of a checkpoint in .*empty, got 'mine'"):
+        checkpoints.seeds("mine", tmp_path / "empty")
+    for place in (tmp_path / "nowhere", tmp_path / "mine.safetensors"):
+        with pytest.raises(FileNotFoundError, match="Expected a folder of checkpoints, got "):
+            checkpoints.names(place)
+
+
 # --- the shipped files ----------------------------------------------------------------------------
 
 SHIPPED = [f"{name}-s{seed}" for name in checkpoints.names() for seed in checkpoints.seeds(name)]

@@ -123,6 +123,7 @@ def test_folders_that_stay_empty_go_again(tmp_path: Path) -> None:
 
 def test_names_become_text_and_short() -> None:
     assert _files.shown(os.fsdecode(b"caf\xe9 \xc3\xa9")) == "caf\\xe9 é"
+    assert _files.shown("a\rb\nc") == "a\\rb\nc"
     assert _files.short("a" * 200) == "a" * 200
     one, other = (_files.short("写真" * 60 + end) for end in "ab")
     assert len(os.fsencode(one)) <= 200

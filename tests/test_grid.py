@@ -2,17 +2,20 @@
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from attrlib import data
+from attrlib import checkpoints, data
 from attrlib.__main__ import main
 from attrlib.benchmark import BUDGETS, FULL, GRIDS, Block, cells, cluster, trained, transfer_targets
 from attrlib.benchmark.grid import OTHER_MAPS
+from attrlib.models import SmallCNN
 from attrlib.recipes import RECIPES
+from tests import oracles
 from tests.tables import rows
 
 TABLE = Path(__file__).resolve().parents[1] / "results" / "recipes.csv"
@@ -138,6 +141,18 @@ def test_recipes_and_maps_are_chosen() -> None:
             "Expected a Dask scheduler at tcp://127.0.0.1:1, got",
         ),
         (("benign",), "Expected --grid alone, got benign, too"),
+        (("--eps", "0.3"), "Expected --grid alone, got --eps, too"),
+        (("--images", "3"), "Expected --grid alone, got --images, too"),
+        (
+            ("--only", "lga", "trades"),
+            "Expected recipes and seeds that the grid measures, got trades",
+        ),
+        (("--nets", "mine"), "Expected --out with --nets, a table of its own, got none"),
+        (
+            ("--nets", "mine", "--out", "t.csv", "--only", "natural", "--export", "maps"),
+            "Expected --export without --nets, got --nets mine",
+        ),
+        (("--nets", "mine", "--out", "t.csv"), "Expected a folder of checkpoints, got mine"),
     ],
 )
 def test_bad_options_end_in_one_line(
@@ -153,3 +168,156 @@ def test_bad_options_end_in_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"attrlib bench: {message}")
     assert [*tmp_path.iterdir()] == []
+
+
+# --- checkpoints of one's own ---------------------------------------------------------------------
+
+QUICK = (
+    Block(
+        attack="random",
+        eps=(0.05,),
+        recipes=("natural", "madry"),
+        seeds=(0,),
+        per_class=1,
+        quantities=("topk",),
+    ),
+)
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place for checkpoints, few images and a grid of one quick cell a recipe."""
+    few = data.fashion_mnist("test")[:60]
+    torch.set_default_dtype(torch.float32)
+    monkeypatch.setattr(data, "fashion_mnist", lambda split: few)
+    plain = {name: replace(RECIPES[name], data=data.fashion_mnist) for name in ("natural", "madry")}
+    monkeypatch.setattr(trained, "RECIPES", plain)
+    monkeypatch.setattr(trained, "PER_CLASS", 1)
+    monkeypatch.setattr(trained, "POOL", 3)
+    monkeypatch.setitem(GRIDS, "small", QUICK)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets").mkdir()
+    return tmp_path / "nets"
+
+
+def _save(file: Path, name: str = "natural", seed: int = 0, **settings: object) -> None:
+    words = {"size": 28, "generator": oracles.seeded(0)} | settings
+    checkpoints.save(file, SmallCNN(**words), recipe={"name": name, "seed": seed}, metrics={})
+
+
+def _measure(*more: str) -> int:
+    place = ("--points", "points", "--out", "own.csv")
+    return main(["bench", "--grid", "small", *place, "--nets", "nets", *more])
+
+
+def _empty(folder: Path) -> None:
+    (folder / "notes.txt").touch()
+
+
+def _unknown(folder: Path) -> None:
+    _save(folder / "mine-s0.safetensors", "mine")
+
+
+def _no_seed(folder: Path) -> None:
+    _save(folder / "natural-s00.safetensors")
+
+
+def _another_recipe(folder: Path) -> None:
+    _save(folder / "natural-s0.safetensors", "madry")
+
+
+def _another_seed(folder: Path) -> None:
+    _save(folder / "natural-s0.safetensors", seed=1)
+
+
+def _in_colour(folder: Path) -> None:
+    _save(folder / "natural-s0.safetensors", channels=3)
+
+
+def _large(folder: Path) -> None:
+    _save(folder / "natural-s0.safetensors", size=32)
+
+
+def _two_classes(folder: Path) -> None:
+    _save(folder / "natural-s0.safetensors", classes=2)
+
+
+def _second_damaged(folder: Path) -> None:
+    _save(folder / "natural-s0.safetensors")
+    (folder / "madry-s0.safetensors").touch()
+
+
+def _dead_link(folder: Path) -> None:
+    (folder / "natural-s0.safetensors").symlink_to("nowhere")
+
+
+def _seed_beyond(folder: Path) -> None:
+    _save(folder / "natural-s3.safetensors", seed=3)
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        (_empty, "Expected checkpoints RECIPE-sSEED.safetensors in nets, got none"),
+        (_unknown, "Expected checkpoints RECIPE-sSEED.safetensors in nets, got none"),
+        (_no_seed, "Expected checkpoints RECIPE-sSEED.safetensors in nets, got none"),
+        (_another_recipe, "to be of recipe natural and seed 0, as its name says, got madry and 0"),
+        (_another_seed, "to be of recipe natural and seed 0, as its name says, got natural and 1"),
+        (_in_colour, "for Fashion-MNIST, {'channels': 1, 'size': 28, 'classes': 10}, got {'chann"),
+        (_large, "'classes': 10}, got {'channels': 1, 'size': 32, 'classes': 10}"),
+        (_two_classes, "'classes': 10}, got {'channels': 1, 'size': 28, 'classes': 2}"),
+        (_second_damaged, "madry-s0.safetensors to be an intact attrlib checkpoint, got"),
+        (_dead_link, "Expected a checkpoint file, got nets/natural-s0.safetensors"),
+        (_seed_beyond, "Expected recipes and seeds that the grid measures, got natural with s3"),
+    ],
+)
+def test_files_that_are_not_what_their_names_say_are_found_before_the_work(
+    nets: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fill: Callable[[Path], None],
+    message: str,
+) -> None:
+    fill(nets)
+    monkeypatch.setattr(trained, "_rows", lambda *_: pytest.fail("worked"))
+    assert _measure() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("attrlib bench: Expected ")
+    assert message in line
+    assert [path.name for path in nets.parent.iterdir()] == ["nets"]
+
+
+def test_own_checkpoints_are_measured_once_and_never_mixed_with_others(
+    nets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _save(nets / "natural-s0.safetensors")
+    assert _measure() == 0
+    first = (nets.parent / "own.csv").read_bytes()
+    assert {row["recipe"] for row in rows(nets.parent / "own.csv")} == {"natural"}
+    assert _measure() == 0
+    assert (nets.parent / "own.csv").read_bytes() == first
+    _save(nets / "natural-s0.safetensors", generator=oracles.seeded(1))
+    capsys.readouterr()
+    assert _measure() == 2
+    assert "got some with other checkpoints; take these rows out" in capsys.readouterr().err
+    assert (nets.parent / "own.csv").read_bytes() == first
+    _save(nets / "natural-s0.safetensors")
+    _save(nets / "madry-s0.safetensors", "madry")
+    assert _measure() == 0
+    assert (nets.parent / "own.csv").read_bytes().startswith(first)
+    assert {row["recipe"] for row in rows(nets.parent / "own.csv")} == {"natural", "madry"}
+
+
+@pytest.mark.parametrize("option", ["--points", "--export"])
+def test_folders_are_tried_before_the_work(
+    nets: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+) -> None:
+    (nets.parent / "file").touch()
+    monkeypatch.setattr(trained, "_rows", lambda *_: pytest.fail("worked"))
+    assert main(["bench", "--grid", "small", "--only", "natural", option, "file"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("attrlib bench: ")
+    assert "file" in line

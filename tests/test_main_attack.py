@@ -272,7 +272,8 @@ def test_a_bad_image_is_reported_and_skipped_only_when_told(
     [
         (("--count", "0"), "Expected count to be an integer >= 1, got 0"),
         (("--batch-size", "0"), "Expected batch_size to be an integer >= 1, got 0"),
-        (("--seed", "-1"), "Expected seed to be an integer >= 0, got -1"),
+        (("--seed", "-1"), "Expected seed to be an integer from 0 to "),
+        (("--seed", str(2**63)), "Expected seed to be an integer from 0 to 4611686018427387904"),
         (("--amplify", "0"), "Expected amplify > 0, got 0.0"),
         (("--eps", "-0.1"), "Expected eps >= 0, got -0.1"),
         (("--eps", "nan"), "Expected eps >= 0, got nan"),
@@ -300,6 +301,7 @@ def test_a_bad_image_is_reported_and_skipped_only_when_told(
         (("--model", "tests.test_main_attack:absent"), "torch.nn.Module, got no such function"),
         (("--model", "tests.test_main_attack:not_a_model"), "torch.nn.Module, got str"),
         (("--device", "warp"), "Expected --device of this machine, got 'warp'"),
+        (("--device", "meta"), "Expected --device of this machine, got 'meta'"),
         (("--threads", "0"), "Expected --threads >= 1, got 0"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -49,12 +50,35 @@ def raises() -> nn.Module:
     raise KeyError("weights")
 
 
+def leaves() -> nn.Module:
+    sys.exit(0)
+
+
+class Odd(nn.Module):
+    """A network with logits that are no numbers."""
+
+    factor = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = net()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = self.body(x) * self.factor
+        return torch.cat([scores, scores[:, :1] * torch.nan, scores[:, :1] - torch.inf], 1)
+
+
 def misfit() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(7, 3))
 
 
 def half() -> nn.Module:
     return net().half()
+
+
+class Picky(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return {1: x.flatten(1)[:, :3]}[len(x)]
 
 
 class Pair(nn.Module):
@@ -155,6 +179,20 @@ def test_other_weights_and_other_code_are_refused(
     assert "got another outputs; choose" in complaint(capsys)
 
 
+def test_outputs_that_are_no_numbers_tell_code_apart_as_well(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    more = ("--explain", "label")
+    for _ in range(2):
+        assert call(folder, tmp_path / "out", *more, model="Odd") == 0
+    monkeypatch.setattr(Odd, "factor", 0.9)
+    assert call(folder, tmp_path / "out", *more, model="Odd") == 2
+    assert "got another outputs; choose" in complaint(capsys)
+
+
 def test_a_checkpoint_or_target_that_was_written_anew_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,7 +279,8 @@ def test_damaged_records_are_named(
 
 NAMES = (
     *(b"price_$5_to_$9", b"Ba$$in", b"a$^$b", b"$\\frac$", b"50%_{x}", b"back\\slash", b"#&~"),
-    *(b"x" * 238, "写真".encode() * 40, b"caf\xe9", b"\xff\xfe", b"two\nlines", b'a,"b"', b"-n"),
+    *(b"x" * 238, "写真".encode() * 40, b"caf\xe9", b"\xff\xfe", b"two\nlines", b"one\rline"),
+    *(b'a,"b"', b"-n"),
 )
 
 
@@ -343,6 +382,8 @@ def test_sizes_that_differ_are_found_before_the_work(
         ),
         ("misfit", "to take images 3 × 8 × 8, got RuntimeError: mat1 and mat2"),
         ("half", "to take images 3 × 8 × 8, got RuntimeError: "),
+        ("leaves", r"to give a torch.nn.Module, got SystemExit: 0 (test_main_attack_again.py"),
+        ("Picky", "attrlib attack: KeyError: 2 (test_main_attack_again.py, line "),
         ("Pair", "Expected model(x) to be logits (1, classes), got a tuple"),
     ],
 )

@@ -324,7 +324,25 @@ def _partial(model: nn.Module) -> Callable[[Tensor], Tensor]:
     return partial(torch.func.functional_call, model, {})
 
 
-WRAPS = [lambda model: model, nn.DataParallel, torch.compile, _method, _function, _partial]
+def _several(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    nets = {"one": model}
+    return lambda z: nets["one"](z)
+
+
+class _Object:
+    """A user's own ensemble."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.nets = [model]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return torch.stack([net(z) for net in self.nets]).mean(0)
+
+
+WRAPS = [
+    *(lambda model: model, nn.DataParallel, torch.compile, _method, _function, _partial),
+    *(_several, _Object),
+]
 
 
 @every_call
@@ -361,6 +379,7 @@ def test_a_wrapper_hides_no_mode(
         (lambda: nn.Dropout2d(0.5), "Dropout2d"),
         (lambda: parametrizations.spectral_norm(nn.Conv2d(4, 4, 1)), "_SpectralNorm"),
         (lambda: spectral_norm(nn.Conv2d(4, 4, 1)), "Conv2d"),
+        (nn.RReLU, "RReLU"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*spectral_norm.* is deprecated:FutureWarning")

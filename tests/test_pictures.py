@@ -128,6 +128,23 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
         data.image_folder(tmp_path)
 
 
+def test_links_that_lead_back_are_passed_over(tmp_path: Path) -> None:
+    for name in ("data/cat/1.png", "data/dog/2.png", "more/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    for place, target in (
+        ("data/cat/up", ".."),
+        ("data/cat/same", "."),
+        ("data/dog/more", "../../more"),  # another folder
+        ("more/back", "../data/dog"),
+        ("more/itself", "itself"),
+    ):
+        (tmp_path / place).symlink_to(target)
+    found = data.image_folder(tmp_path / "data")
+    names = [str(path.relative_to(tmp_path / "data")) for path in found.paths]
+    assert names == ["cat/1.png", "dog/2.png", "dog/more/3.png"]
+
+
 def test_the_order_is_that_of_torchvision(tmp_path: Path) -> None:
     from torchvision.datasets import ImageFolder
 

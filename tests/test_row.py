@@ -41,7 +41,9 @@ def _blocks(kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_example_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_of_the_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (code,), (call,) = _blocks("python"), _blocks("bash")
     (tmp_path / "my_network.py").write_text(code)
     arguments = shlex.split(call.replace("\\\n", " "))
@@ -63,6 +65,12 @@ def test_the_example_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert Path("row.json").read_text() == before
     assert main([*arguments[3:], "--images", "3"]) == 2
     assert "the same row, got another list" in capsys.readouterr().err
+    assert main([*arguments[3:], "--eps", "0.05"]) == 2
+    assert "the same row, got another eps; choose" in capsys.readouterr().err
+    more = data.fashion_mnist("test")
+    monkeypatch.setattr(data, "fashion_mnist", lambda split: more[:149])
+    assert main(arguments[3:]) == 2
+    assert "the same row, got another number of images; choose" in capsys.readouterr().err
 
 
 def _entry(found: dict[str, Any]) -> board.Entry:
@@ -177,6 +185,8 @@ def build():
             ("--checkpoint", "natural", "--eps", "-1", "--out", "r.json"),
             "Expected eps >= 0, got -1.0",
         ),
+        (("--checkpoint", "natural", "--nets", "mine"), "Expected --grid with --nets, got none"),
+        (("--only", "natural", "--out", "r.json"), "Expected --grid with --only, got none"),
         (
             ("--checkpoint", "natural", "--out", "r.json", "benign"),
             "Expected a study or --model, got both, benign and natural",
@@ -191,6 +201,15 @@ def test_bad_options_end_in_one_line(
     assert line.startswith("attrlib bench: ")
     assert message in line
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("budget", ["8/0", "1e999", "nan", "a lot"])
+def test_what_is_no_budget_is_named(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", "--checkpoint", "natural", "--out", "r.json", "--eps", budget])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].endswith(f"argument --eps: Expected a number or a fraction, got {budget!r}")
 
 
 # --- the schema -----------------------------------------------------------------------------------

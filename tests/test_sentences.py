@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from attrlib import checkpoints, data, recipes
+from attrlib.__main__ import main
 from attrlib.benchmark import sentences
 from attrlib.benchmark.sentences import WORD_MAPS
 from tests.tables import number, rows
@@ -64,6 +65,25 @@ def test_values_that_can_be_had_another_way(small: Path) -> None:
         assert places >= attacked
 
 
+def test_another_number_of_sentences_is_another_table(
+    small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["bench", "sentences", "--nets", str(small), "--out", str(small / "table.csv")]
+    with pytest.MonkeyPatch.context() as patch:
+        study = sys.modules["attrlib.benchmark.sentences"]
+        patch.setattr(study, "_cells", lambda *_: iter([study._cell(_one, recipe="a", seed="0")]))
+        for _ in range(2):
+            assert main([*words, "--count", "4"]) == 0
+        capsys.readouterr()
+        assert main([*words, "--count", "5"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "to be made of the same count, got other contents; write a new table" in line
+
+
+def _one() -> dict[str, float]:
+    return {"accuracy": 1.0}
+
+
 def test_networks_that_are_missing_are_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +95,8 @@ def test_networks_that_are_missing_are_trained(
 
     monkeypatch.setattr(recipes, "fit", fit)
     with pytest.raises(
-        ValueError, match=r"text-natural-s2\.safetensors to hold a TextCNN, got Small"
+        ValueError,
+        match=r"s2\.safetensors to be of recipe text-natural and seed 2, .*got natural and",
     ):
         sentences(tmp_path / "t.csv", nets=tmp_path / "nets", seeds=(2,), count=1)
     assert asked == [("text-natural", "text-natural-s2.safetensors", 2, None)]

@@ -11,12 +11,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+from torch.utils.checkpoint import checkpoint
 
 from attrlib import attacks, attributions, models, regularizers
 from tests import oracles
 
 BETA = 20.0
 U = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+
+
+class Again(nn.Module):
+    """A network whose activations are computed again for the backward pass."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = checkpoint(self.body, x, use_reentrant=False)
+        return result
 
 
 class Call(nn.Module):
@@ -74,6 +87,10 @@ OTHERS: dict[
     "F.hardtanh": (functional.hardtanh, 1),
     "Hardsigmoid": (nn.Hardsigmoid(), 1 / 6),
     "Hardswish": (nn.Hardswish(), 3 / 6),
+    "Softshrink": (nn.Softshrink(1.0), 1),
+    "F.softshrink": (functional.softshrink, 1),
+    "Threshold": (nn.Threshold(2.0, 2.0), 1),
+    "F.threshold in place": (_in_place(lambda x: functional.threshold_(x, -1.0, -1.0)), 1),
 }
 
 
@@ -111,6 +128,25 @@ def test_other_kinks_are_rounded(function: Callable[[Tensor], Tensor], height: f
         rtol=0,
         atol=0.01,
     )
+
+
+@pytest.mark.parametrize("first", [nn.Identity(), nn.ReLU()])
+def test_a_second_run_of_kinks_by_a_checkpoint_is_refused(first: nn.Module) -> None:
+    x, again = (
+        torch.rand(2, 4, generator=oracles.seeded(0)),
+        partial(checkpoint, use_reentrant=False),
+    )
+    body = nn.Sequential(nn.Linear(4, 4).double(), first, Call(torch.relu))
+    twin = models.smoothed(Call(lambda z: again(body, z)), BETA)
+    with pytest.raises(ValueError, match=r"without torch.utils.checkpoint around .*, got relu; tu"):
+        twin(x.requires_grad_())
+    modules = nn.Sequential(nn.Linear(4, 4).double(), nn.ReLU())
+    twin, plain = (models.smoothed(m, BETA) for m in (Again(modules), modules))
+    torch.testing.assert_close(
+        *(torch.autograd.grad(net(x).sum(), x)[0] for net in (twin, plain)), rtol=0, atol=0
+    )
+    with torch.autograd.graph.save_on_cpu():  # hooks around everything keep what they get
+        assert models.smoothed(body, BETA)(x).requires_grad
 
 
 def test_slopes_of_several_channels_meet_theirs() -> None:

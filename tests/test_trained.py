@@ -41,6 +41,10 @@ BLOCKS = (
 )
 
 
+def _seeds(name: str, folder: Path | None = None) -> list[int]:
+    return [0, 1] if name == "natural" else []
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _small() -> Iterator[None]:
     """Two networks, few images, one budget and short attacks."""
@@ -49,8 +53,8 @@ def _small() -> Iterator[None]:
         patch.setattr(data, "fashion_mnist", lambda split: few)
         small = {n: replace(RECIPES[n], data=data.fashion_mnist) for n in ("natural", "softplus")}
         patch.setattr(trained, "RECIPES", small)
-        patch.setattr(checkpoints, "names", lambda: ["natural", "softplus"])
-        patch.setattr(checkpoints, "seeds", lambda name: [0, 1] if name == "natural" else [])
+        patch.setattr(checkpoints, "names", lambda folder=None: ["natural", "softplus"])
+        patch.setattr(checkpoints, "seeds", _seeds)
         patch.setattr(trained, "PER_CLASS", 2)
         patch.setattr(trained, "POOL", 3)
         patch.setattr(cells, "_PGD", PGD(ball=LinfBall(eps=EPS), steps=2, step_size=EPS))

@@ -166,6 +166,9 @@ class AttributionAttack:
         maps = maps_of(self.attribution, model, generator)
         clean = maps(x, y)
         alive = defined(clean)
+        if getattr(self.ball, "eps", None) == 0:  # no other point is allowed, whatever the slope
+            warn_unattacked(~alive, "their map is zero or not finite")
+            return x.clone()
         clean = torch.where(_shape.wide(alive, x), clean, 0)
         change = against(self.objective, clean)
         last = at(change, 1.0)
@@ -266,5 +269,5 @@ def _no_slope(broken: Tensor) -> ValueError:
     return ValueError(
         "Expected an objective with a gradient, got zero for the whole batch: a network with kinks (ReLU "
         "and its kin) has flat maps; attack a smooth copy (surrogates of models.smoothed, --beta 30 on "
-        "the command line)"
+        "the command line), and write kinks of your own with torch.relu, which it rounds"
     )

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attrlib import _check, attributions, checkpoints, data, metrics, recipes, training
+from attrlib import _check, attributions, data, metrics, recipes, training
 from attrlib._random import seeded
 from attrlib.attacks import PGD, RandomSynonyms, SynonymAttack, WordBall
-from attrlib.benchmark import _table
+from attrlib.benchmark import _nets, _table
 from attrlib.certificates import certified_label, certified_words
 from attrlib.data.texts import split_words
 from attrlib.maps import to_heatmap
@@ -109,7 +109,7 @@ def _network(nets: Path, name: str, seed: int, device: str | torch.device) -> Te
         splits = {split: recipe.data(split) for split in ("train", "val", "test")}
         start = nets / f"{recipe.start}-s{seed}.safetensors" if recipe.start else None
         recipes.fit(recipe, file, data=splits, seed=seed, start=start)
-    model = checkpoints.load(file).model
+    model = _nets.named(nets, name, seed)[1].model
     if not isinstance(model, TextCNN):
         raise ValueError(f"Expected {file} to hold a TextCNN, got {type(model).__name__}")
     return model.to(device)

@@ -13,6 +13,7 @@ from torch import Tensor
 from attrlib import _check, _files, attributions, checkpoints, data, training
 from attrlib._random import seeded
 from attrlib.attacks import SUITE
+from attrlib.benchmark import _nets as _nets_of
 from attrlib.benchmark import _table, cells, seeds
 from attrlib.benchmark.grid import FULL, Block
 from attrlib.benchmark.seeds import Columns
@@ -102,10 +103,13 @@ def chosen(
         Recipes for Fashion-MNIST of which there is a checkpoint, and blocks with no other maps.
 
     Raises:
-        ValueError: If one is not there, or no checkpoint is.
+        ValueError: If one is not there, no checkpoint is, a file of `nets` is not what its name says, or
+            nothing would be measured.
+        FileNotFoundError: If there is no folder.
     """
     plain = [name for name, recipe in RECIPES.items() if recipe.data is data.fashion_mnist]
-    names = [name for name in plain if name in checkpoints.names(nets)]
+    there = checkpoints.names(nets)
+    names = [name for name in plain if name in there]
     if not names:
         raise ValueError(f"Expected checkpoints RECIPE-sSEED.safetensors in {nets}, got none")
     for name in only or ():
@@ -118,6 +122,16 @@ def chosen(
         for block in blocks
     ]
     kept = [name for name in names if only is None or name in only]
+    source = None if nets is None else Path(nets)
+    idle = [name for name in kept if not any(_seeds(name, block, source) for block in wanted)]
+    if idle and (only or idle == kept):
+        raise ValueError(
+            f"Expected recipes and seeds that the grid measures, got {idle[0]} with "
+            f"{', '.join(f's{seed}' for seed in checkpoints.seeds(idle[0], source))}"
+        )
+    if source is not None:
+        for name in kept:  # now, and not when hours of work are done
+            _nets(name, checkpoints.seeds(name, source), source, "cpu")
     return kept, [block for block in wanted if block.maps]
 
 
@@ -131,8 +145,8 @@ def _cells(
 ) -> Iterator[_table.Cell]:
     """The cells of a block; each loads its networks itself, so that it can be made elsewhere."""
     for eps, scored, name in itertools.product(block.eps, block.maps, names):
-        nets = _nets(name, block, source, "cpu")
-        if not nets or (block.recipes and name not in block.recipes):
+        nets = _nets(name, _seeds(name, block, source), source, "cpu")
+        if not nets:
             continue
         key = {
             "recipe": name,
@@ -151,17 +165,34 @@ def _version(attack: str) -> str:
     return SUITE if attack.endswith(" suite") else ""
 
 
-def _nets(name: str, block: Block, source: Path | None, device: str | torch.device) -> _Nets:
-    wanted = [
-        seed
-        for seed in checkpoints.seeds(name, source)
-        if block.seeds is None or seed in block.seeds
-    ]
-    stems = {seed: f"{name}-s{seed}" for seed in wanted}
-    files = {
-        seed: source / f"{stem}.safetensors" if source else stem for seed, stem in stems.items()
-    }
-    return {seed: checkpoints.load(file).model.to(device) for seed, file in files.items()}
+def _seeds(name: str, block: Block, source: Path | None) -> list[int]:
+    """The seeds of a recipe that a block measures."""
+    if block.recipes is not None and name not in block.recipes:
+        return []
+    there = checkpoints.seeds(name, source)
+    return [seed for seed in there if block.seeds is None or seed in block.seeds]
+
+
+def _nets(
+    name: str, wanted: Sequence[int], source: Path | None, device: str | torch.device
+) -> _Nets:
+    """Networks by seed; raises where a file of the caller's own is of something else."""
+    if source is None:
+        return {s: checkpoints.load(f"{name}-s{s}").model.to(device) for s in wanted}
+    found = {}
+    for seed in wanted:
+        path, own = _nets_of.named(source, name, seed)
+        _check_takes(path, own.model)
+        found[seed] = own.model.to(device)
+    return found
+
+
+def _check_takes(path: Path, net: checkpoints.Network) -> None:
+    test = data.fashion_mnist("test")
+    wanted = {"channels": 1, "size": test.x.shape[-1], "classes": len(test.classes)}
+    found = {key: net.settings.get(key) for key in wanted}
+    if found != wanted:
+        raise ValueError(f"Expected {path} for Fashion-MNIST, {wanted}, got {found}")
 
 
 def _rows(
@@ -173,7 +204,7 @@ def _rows(
     device: str | torch.device,
 ) -> Iterator[dict[str, str]]:
     """The rows of a cell."""
-    nets = _nets(key["recipe"], block, source, device)
+    nets = _nets(key["recipe"], _seeds(key["recipe"], block, source), source, device)
     test = data.fashion_mnist("test")
     if block.attack == "model":
         columns = {seed: _model(net, test, device) for seed, net in nets.items()}

@@ -131,11 +131,16 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
         OSError: If the table cannot be written; this is tried first.
     """
     if options.grid:
-        other = options.study or (options.model or options.checkpoint or [None])[0]
+        given = (name for name, usual in row.ALONE.items() if getattr(options, name) != usual)
+        first = next((f"--{name}" for name in given), None)
+        other = options.study or (options.model or options.checkpoint or [first])[0]
         if other is not None:
             raise ValueError(f"Expected --grid alone, got {other}, too")
         grid.run(options, device=device)
         return
+    stray = [name for name in grid.NEEDING if options.study is None and getattr(options, name)]
+    if stray:
+        raise ValueError(f"Expected --grid with --{stray[0]}, got none")
     if options.study is None or options.model or options.checkpoint:
         row.run(options, device=device)
         return
@@ -178,9 +183,11 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
 
 
 def _contents(options: argparse.Namespace) -> dict[str, str]:
-    """Digests of what a table is made of; photographs count by name and size in bytes."""
+    """What a table is made of: digests, or numbers; photographs count by name and size in bytes."""
     if options.study == "imagenet":
         return {}  # one row, made anew by each call
+    if options.study == "sentences":
+        return {"count": str(options.count)}
     if options.study == "imagenet-lens":
         paths = data.image_folder(options.image_folder).paths
         files = [

@@ -17,6 +17,10 @@ _TABLES = {
 }
 
 
+NEEDING = ("only", "maps", "nets", "scheduler", "export")
+"""Options that say nothing without a grid."""
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of a grid.
 
@@ -69,7 +73,8 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
     Raises:
         ValueError: If an option is bad, there is no scheduler, the table is another one or has rows of
             another version, or another run writes it now.
-        OSError: If the table cannot be written; this is tried first.
+        FileNotFoundError: If the folder of checkpoints is missing.
+        OSError: If the table or a folder cannot be written; this is tried first.
     """
     if options.export and not options.only:
         raise ValueError("Expected --only with --export, a few recipes, got all")
@@ -85,6 +90,9 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
         if options.scheduler:
             place = benchmark.on_cluster(options.scheduler)
         with place as runner:
+            for folder in (options.points, options.export):
+                if folder is not None:
+                    _files.ready(folder / "all")
             benchmark.recipes(
                 out,
                 blocks=blocks,

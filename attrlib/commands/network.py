@@ -32,7 +32,7 @@ def load(options: argparse.Namespace) -> nn.Module:
     try:
         make = getattr(importlib.import_module(module), name, None)
         model = make() if callable(make) else None
-    except Exception as error:  # of code that is not ours
+    except (Exception, SystemExit) as error:  # of code that is not ours, such as a script
         raise ValueError(
             f"Expected --model {options.model} to give a torch.nn.Module, got {_reason(error)}"
         ) from error
@@ -85,7 +85,7 @@ def _outputs(
     return [float(f"{value:.6g}") for value in scores[0].tolist()]
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """What went wrong in a user's own code, and where."""
     calls = [c for c in traceback.extract_tb(error.__traceback__) if c.filename != __file__]
     where = f" ({Path(calls[-1].filename).name}, line {calls[-1].lineno})" if calls else ""

@@ -95,7 +95,7 @@ def check(options: argparse.Namespace) -> None:
     if options.count is not None:
         _check.count(count=options.count)
     _check.count(batch_size=options.batch_size)
-    _check.count(seed=options.seed, low=0)
+    _check.count(seed=options.seed, low=0, high=2**62)  # parts of a run add to it
 
 
 def load(options: argparse.Namespace) -> tuple[list[str], data.Images]:

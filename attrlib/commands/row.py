@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,10 +12,21 @@ from attrlib import _check, _files, benchmark, data
 from attrlib.attacks import SUITE
 from attrlib.attacks.suite import EFFORTS
 from attrlib.benchmark import cells
+from attrlib.benchmark.board import SUITE_ATTACK
 from attrlib.benchmark.grid import BUDGETS
 from attrlib.benchmark.trained import PER_CLASS, POOL
 from attrlib.commands import network
 from attrlib.training.state import contents
+
+ALONE = {
+    "name": None,
+    "data": "embedded",
+    "size": None,
+    "images": PER_CLASS,
+    "eps": list(BUDGETS),
+    "effort": "standard",
+}
+"""Options that say nothing of a grid, and their defaults."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -36,28 +48,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--name", help="of the row (default: that of the first network)")
     own.add_argument(
         "--data",
-        default="embedded",
+        default=ALONE["data"],
         help="embedded (default) for the list of the leaderboard, or a folder as CLASS/IMAGE",
     )
     own.add_argument("--size", type=int, help="scale and cut the images of a folder to SIZE × SIZE")
     own.add_argument(
         "--images",
         type=int,
-        default=PER_CLASS,
+        default=ALONE["images"],
         help=f"of each class; other numbers give a list of their own (default: {PER_CLASS})",
     )
     own.add_argument(
         "--eps",
         type=_budget,
         nargs="+",
-        default=list(BUDGETS),
+        default=ALONE["eps"],
         metavar="EPS",
         help="budgets in pixel units, such as 8/255 (default: those of the leaderboard)",
     )
     own.add_argument(
         "--effort",
         choices=EFFORTS,
-        default="standard",
+        default=ALONE["effort"],
         help="of the suite (default: standard, as on the leaderboard; quick takes a seventh)",
     )
     own.add_argument("--out", type=Path, help="file to write, such as row.json")
@@ -101,7 +113,7 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
             "suite": SUITE,
         }
         if options.out.exists():
-            _check_same(options.out, wanted)
+            _check_same(options.out, wanted, eps=options.eps, test=len(test))
         else:
             made = benchmark.own_row(
                 nets,
@@ -124,7 +136,12 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
 
 
 def _budget(text: str) -> float:
-    return float(Fraction(text))
+    try:
+        return float(Fraction(text))
+    except (ValueError, ArithmeticError) as error:
+        raise argparse.ArgumentTypeError(
+            f"Expected a number or a fraction, got {text!r}"
+        ) from error
 
 
 def _lists(options: argparse.Namespace) -> tuple[data.Images, data.Images, data.Images]:
@@ -148,9 +165,12 @@ def _lists(options: argparse.Namespace) -> tuple[data.Images, data.Images, data.
     return images, cells.listed(test, per_class=POOL, start=start), test
 
 
-def _check_same(path: Path, wanted: dict[str, object]) -> None:
+def _check_same(path: Path, wanted: dict[str, object], *, eps: Sequence[float], test: int) -> None:
     found = benchmark.load_row(path)
     changed = [name for name, value in wanted.items() if found[name] != value]
+    budgets = {cell["eps"] for cell in found["cells"] if cell["attack"] == SUITE_ATTACK}
+    counts = {cell["images"] for cell in found["cells"] if cell["attack"] == "model"}
+    changed += [*["eps"] * (budgets != {*eps}), *["number of images"] * (counts != {test})]
     if changed:
         raise ValueError(
             f"Expected {path} to be new or the same row, got another {', '.join(changed)}; "

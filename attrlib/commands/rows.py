@@ -6,6 +6,7 @@ A second call goes on after the last whole batch, with the same settings, weight
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -249,6 +250,8 @@ def _alike(stored: Any, value: Any) -> bool:
     lists = isinstance(stored, list) and isinstance(value, list)
     if not (lists and value and all(isinstance(v, float) for v in (*stored, *value))):
         return bool(stored == value)
-    near = 1e-3 * max(map(abs, value))
+    near = 1e-3 * max((abs(v) for v in value if math.isfinite(v)), default=0)
     pairs = zip(stored, value, strict=False)
-    return len(stored) == len(value) and all(s == v or abs(s - v) <= near for s, v in pairs)
+    return len(stored) == len(value) and all(
+        s == v or abs(s - v) <= near or (math.isnan(s) and math.isnan(v)) for s, v in pairs
+    )

@@ -113,12 +113,19 @@ def _pictures_below(folder: Path) -> Iterator[Path]:
 
     found = []
     for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [name for name in folders if not _hidden(name)]
+        folders[:] = [
+            name for name in folders if not _hidden(name) and not _loops(Path(root, name))
+        ]
         found.append((root, sorted(names)))
     for root, names in sorted(found):
         for name in names:
             if name.lower().endswith(_ENDINGS) and not _hidden(name):
                 yield Path(root, name)
+
+
+def _loops(path: Path) -> bool:
+    """Whether a folder is a link to one that was passed on the way to it: a walk would not end."""
+    return path.is_symlink() and path.resolve() in {folder.resolve() for folder in path.parents}
 
 
 def _hidden(name: str) -> bool:

@@ -29,6 +29,14 @@ def _between(relu: Relu, x: Tensor, min_val: float = -1.0, max_val: float = 1.0)
     return min_val + relu(x - min_val) - relu(x - max_val)
 
 
+def _outside(relu: Relu, x: Tensor, lambd: float = 0.5) -> Tensor:
+    return relu(x - lambd) - relu(-x - lambd)
+
+
+def _threshold(relu: Relu, x: Tensor, threshold: float, value: float) -> Tensor | None:
+    return value + relu(x - threshold) if value == threshold else None  # else it jumps
+
+
 def _above(
     relu: Relu, x: Tensor, min: float | Tensor | None = None, max: float | Tensor | None = None
 ) -> Tensor | None:
@@ -49,6 +57,8 @@ ROUNDED: dict[Callable[..., Tensor], Callable[..., Tensor | None]] = {
     **dict.fromkeys(
         _model.functions("hardswish"), lambda relu, x: x * (_between(relu, x, -3.0, 3.0) / 6 + 0.5)
     ),
+    **dict.fromkeys(_model.functions("softshrink"), _outside),
+    **dict.fromkeys(_model.functions("threshold"), _threshold),
     **dict.fromkeys(_model.functions("clamp", "clip", "clamp_min"), _above),
 }
 

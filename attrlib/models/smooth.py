@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import Tensor, nn
+from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from attrlib import _check, _model
@@ -27,9 +28,10 @@ def smoothed(model: nn.Module, beta: float, *, required: bool = True) -> nn.Modu
     $$\mathrm{relu}(u) \mapsto \tfrac1\beta \log(1 + e^{\beta u})$$
 
     All activations that consist of ReLUs are rounded in this way, as modules and as functions called in
-    a `forward`: ReLU, ReLU6, LeakyReLU, PReLU, RReLU, Hardtanh, Hardsigmoid, Hardswish and
-    `clamp(min=0)`. Smooth ones (GELU, SiLU, ELU) stay. The weights are equal but no longer shared; as
-    beta grows the copy approaches the network, and is above it by at most log(2)/beta at each ReLU.
+    a `forward`: ReLU, ReLU6, LeakyReLU, PReLU, RReLU, Hardtanh, Hardsigmoid, Hardswish, Softshrink,
+    `clamp(min=0)` and a Threshold without a jump. Smooth ones (GELU, SiLU, ELU) stay. The weights are
+    equal but no longer shared; as beta grows the copy approaches the network, and is above it by at most
+    log(2)/beta at each ReLU.
 
     Args:
         model: A network. Tensors that it keeps from an earlier call are copied without their graph;
@@ -43,8 +45,9 @@ def smoothed(model: nn.Module, beta: float, *, required: bool = True) -> nn.Modu
 
     Raises:
         TypeError: If `model` is not a `torch.nn.Module`.
-        ValueError: If `beta` is not positive, `model` cannot be copied, or there is nothing to round;
-            where that depends on the code of a `forward`, the first call of the copy raises.
+        ValueError: If `beta` is not positive, `model` cannot be copied, there is nothing to round, or a
+            function with a kink is run again by `torch.utils.checkpoint`; where that depends on the code
+            of a `forward`, the first call of the copy raises.
 
     Source: Dombrowski et al. 2019, section 3.4. Differs: Softplus keeps PyTorch's `threshold` of 20,
     above which it is linear; larger thresholds overflow the second derivative in float32.
@@ -94,17 +97,27 @@ def _nothing_to_round(name: str) -> ValueError:
     )
 
 
+def _saves_otherwise() -> bool:
+    """Whether hooks, such as those of `torch.utils.checkpoint`, keep what the backward pass needs."""
+    try:
+        with disable_saved_tensors_hooks(""):
+            return False
+    except RuntimeError:  # it cannot be entered then
+        return True
+
+
 class _Kinks(TorchFunctionMode):
     """While it is active, functions with a kink give the rounded one. A network starts and stops it."""
 
     def __init__(self, beta: float, *, name: str, needed: bool) -> None:
         super().__init__()
         self.beta, self.name, self.needed = beta, name, needed
-        self.met, self.active = False, True
+        self.met, self.active, self.hooked = False, True, False
 
     def start(self, module: nn.Module, args: object) -> None:
         """Before the network is called."""
         if self.active:
+            self.hooked = _saves_otherwise()
             self.__enter__()  # type: ignore[no-untyped-call]
 
     def stop(self, module: nn.Module, args: object, output: object) -> None:
@@ -126,6 +139,11 @@ class _Kinks(TorchFunctionMode):
         soft = ROUNDED[func](self._relu, x.clone() if in_place else x, *rest, **options)
         if soft is None:
             return func(*args, **kwargs)
+        if not self.hooked and _saves_otherwise():  # its second run would be outside of this mode
+            raise ValueError(
+                f"Expected model without torch.utils.checkpoint around functions with a kink, got "
+                f"{func.__name__}; turn checkpointing off, or use modules such as nn.ReLU"
+            )
         self.met = True
         return x.copy_(soft) if in_place else soft
 
