@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from attrlib.book import orders_agree, told_apart
+from attrlib.book import compare_orders, orders_agree, tied_pairs, told_apart
 
 
 def frame(*seeds: list[float]) -> pd.DataFrame:
@@ -21,6 +21,19 @@ def test_intervals_that_are_far_apart_tell_and_others_do_not() -> None:
     assert not got.loc[["b", "c"]].to_numpy().any()
     with pytest.raises(ValueError, match="Expected ends to have 3 columns, got 2"):
         told_apart(ends[[0, 1]])
+
+
+def test_pairs_that_are_not_told_apart_are_counted() -> None:
+    apart = pd.DataFrame(np.zeros((4, 4), dtype=bool), list("abcd"), list("abcd"))
+    assert tied_pairs(apart) == 6
+    apart.loc["a", ["b", "c"]] = True
+    assert tied_pairs(apart) == 4
+    assert tied_pairs(apart.loc[["b", "c"], ["b", "c"]]) == 1
+    with pytest.raises(ValueError, match=r"same rows and columns, got \['a'\] and \['a', 'b', "):
+        tied_pairs(apart.loc[["a"]])
+    apart.loc["b", "a"] = True
+    with pytest.raises(ValueError, match="Expected apart to tell no pair both ways"):
+        tied_pairs(apart)
 
 
 def test_the_same_seed_never_meets_itself() -> None:
@@ -60,3 +73,59 @@ def test_one_seed_has_no_second_one() -> None:
         orders_agree(frame([1, 2]), frame([2, 1]))
     with pytest.raises(ValueError, match="Expected draws"):
         orders_agree(frame([1, 2], [1, 2]), frame([1, 2]), draws=-1)
+
+
+def test_a_comparison_stands_beside_its_ceiling() -> None:
+    """The first has the ceiling 1, as its seeds agree, and the second 1/3: one of three pairs turns."""
+    first, second = frame([3, 2, 1], [3, 2, 1]), frame([1, 2, 3], [2, 1, 3])
+    got = compare_orders(first, second, generator=torch.Generator().manual_seed(0))
+    assert list(got.index) == ["tau", "low", "high", "ceiling", "short", "error"]
+    assert got["tau"] == pytest.approx((-1 - 1 / 3) / 2)
+    assert got["ceiling"] == pytest.approx((1 + 1 / 3) / 2)
+    assert got["short"] == pytest.approx(got["ceiling"] - got["tau"])
+    assert -1 <= got["low"] <= got["tau"] <= got["high"] <= 1
+    assert got["error"] > 0
+
+
+def test_a_measurement_is_not_below_its_own_ceiling() -> None:
+    """All comparisons draw the same recipes, so nothing is left of the difference."""
+    one = frame([4, 3, 2, 1], [4, 2, 3, 1], [3, 4, 1, 2])
+    got = compare_orders(one, one, generator=torch.Generator().manual_seed(3))
+    assert got[["short", "error"]].tolist() == [0, 0]
+    again = compare_orders(one, one, generator=torch.Generator().manual_seed(3))
+    pd.testing.assert_series_equal(got, again)
+
+
+def test_the_interval_and_the_error_are_those_of_the_draws() -> None:
+    first, second = frame([5, 4, 3, 2, 1], [5, 3, 4, 2, 1]), frame([4, 5, 3, 1, 2]).add_prefix("9")
+
+    def drawn(one: pd.DataFrame, other: pd.DataFrame) -> np.ndarray:
+        return orders_agree(one, other, draws=400, generator=torch.Generator().manual_seed(1))
+
+    got = compare_orders(first, second, draws=400, generator=torch.Generator().manual_seed(1))
+    tau, best = drawn(first, second), drawn(first, first)  # the second has no ceiling
+    assert got["low"] == pytest.approx(np.nanpercentile(tau[1:], 2.5))
+    assert got["high"] == pytest.approx(np.nanpercentile(tau[1:], 97.5))
+    assert got["ceiling"] == best[0]
+    assert got["error"] == pytest.approx(np.nanstd(best[1:] - tau[1:]))
+
+
+def test_without_a_pair_or_a_second_seed_there_is_no_comparison() -> None:
+    flat = frame([1, 1, 1], [1, 1, 1])
+    assert compare_orders(flat, flat).isna().all()
+    with pytest.raises(ValueError, match="Expected first or second to have two seeds or more"):
+        compare_orders(frame([1, 2]), frame([2, 1]).add_prefix("9"))
+    with pytest.raises(ValueError, match="Expected draws to be an integer >= 2, got 1"):
+        compare_orders(flat, flat, draws=1)
+    with pytest.raises(ValueError, match="share 2 recipes or more, got 0"):
+        compare_orders(flat, flat.rename("x{}".format))
+
+
+def test_the_global_generator_draws_if_there_is_none() -> None:
+    one = frame([4, 3, 2, 1], [1, 3, 2, 4])
+    torch.manual_seed(5)
+    got = compare_orders(one, one[["1"]])
+    after = torch.rand(())
+    torch.manual_seed(5)
+    pd.testing.assert_series_equal(got, compare_orders(one, one[["1"]]))
+    assert after == torch.rand(())

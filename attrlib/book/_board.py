@@ -40,6 +40,27 @@ def board(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def with_ends(recipes: pd.DataFrame, score: str, eps: float) -> pd.DataFrame:
+    """Return a score and the ends of its interval.
+
+    Args:
+        recipes: Rows of `board(table)`.
+        score: A quantity, such as "topk".
+        eps: Budget of the attack.
+
+    Returns:
+        Numbers with the index of `recipes` and three columns: `score`, `score low` and `score high`.
+
+    Raises:
+        ValueError: If the score was not measured at this budget.
+    """
+    columns = [score, f"{score} low", f"{score} high"]
+    lacking = [name for name in columns if (name, eps) not in recipes.columns]
+    if lacking:
+        raise ValueError(f"Expected score to be a quantity at eps {eps}, got {score!r}")
+    return recipes.xs(eps, level="eps", axis=1)[columns]
+
+
 def seeds_apart(scores: pd.Series, first: str, second: str) -> bool:
     """Tell whether every seed of one recipe has more than every seed of another.
 

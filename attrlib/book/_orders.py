@@ -28,6 +28,31 @@ def told_apart(ends: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(more, ends.index, ends.index)
 
 
+def tied_pairs(apart: pd.DataFrame) -> int:
+    """Return how many pairs of recipes are tied.
+
+    Args:
+        apart: Truths of `told_apart`, shape (recipes, recipes), or those of some recipes.
+
+    Raises:
+        ValueError: If rows and columns are not the same recipes, or a pair is told apart both ways.
+
+    >>> ends = pd.DataFrame([[0.9, 0.8, 1.0], [0.5, 0.4, 0.6], [0.6, 0.5, 0.7]], list("abc"))
+    >>> tied_pairs(told_apart(ends))
+    1
+    """
+    if not apart.index.equals(apart.columns):
+        raise ValueError(
+            f"Expected apart with the same rows and columns, got {list(apart.index)} "
+            f"and {list(apart.columns)}"
+        )
+    truths = apart.to_numpy(dtype=bool)
+    if (truths & truths.T).any():
+        raise ValueError("Expected apart to tell no pair both ways, got a pair with two leaders")
+    n = len(apart)
+    return n * (n - 1) // 2 - int(truths.sum())
+
+
 def orders_agree(
     first: pd.DataFrame,
     second: pd.DataFrame,
@@ -78,3 +103,63 @@ def orders_agree(
         raise ValueError(f"Expected columns of different seeds, got {list(first.columns)} twice")
     mean: np.ndarray = np.mean(found, axis=0)
     return mean
+
+
+def compare_orders(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    *,
+    draws: int = 1000,
+    generator: torch.Generator | None = None,
+) -> pd.Series:
+    r"""Return how far two orders of recipes agree, and how far they could agree at best.
+
+    The ceiling is the mean of what each measurement reaches with itself (`orders_agree`); one with a
+    single seed has none, and is left out. Each comparison draws with the generator in the same state. So
+    where both measurements are of the same recipes, the same ones are drawn, and the luck of the draw
+    cancels in the difference.
+
+    Args:
+        first: A row for each recipe, a column for each seed.
+        second: The other measurement. $\tau_b$ is of the recipes in both, each ceiling of all that the
+            measurement has.
+        draws: How many times recipes are drawn with replacement.
+        generator: Draws them.
+
+    Returns:
+        Six numbers: `tau`; the ends of its 95 % interval over recipes, `low` and `high`; its `ceiling`;
+        how far it lies below that, `short`; and the standard `error` of this difference. NaN where no
+        pair of recipes is left.
+
+    Raises:
+        ValueError: If neither measurement has two seeds, fewer than two recipes are in both, or there
+            are fewer than two draws.
+
+    >>> one = pd.DataFrame({"0": [3, 2, 1], "1": [3, 1, 2]}, index=["a", "b", "c"])
+    >>> draw = torch.Generator().manual_seed(0)
+    >>> compare_orders(one, one, generator=draw)[["tau", "ceiling", "short"]].round(2).tolist()
+    [0.33, 0.33, 0.0]
+    """
+    _check.count(low=2, draws=draws)
+    repeated = [values for values in (first, second) if values.shape[1] > 1]
+    if not repeated:
+        raise ValueError("Expected first or second to have two seeds or more, got one in each")
+    source = torch.default_generator if generator is None else generator
+    start = source.get_state()
+    found = []
+    for one, other in [(first, second), *((values, values) for values in repeated)]:
+        source.set_state(start)
+        found.append(orders_agree(one, other, draws=draws, generator=source))
+    tau = found[0]
+    ceiling = np.mean(found[1:], axis=0)
+    short = ceiling - tau
+    low, high = pd.Series(tau[1:]).quantile([0.025, 0.975])
+    numbers = {
+        "tau": tau[0],
+        "low": low,
+        "high": high,
+        "ceiling": ceiling[0],
+        "short": short[0],
+        "error": pd.Series(short[1:]).std(ddof=0),
+    }
+    return pd.Series(numbers)
