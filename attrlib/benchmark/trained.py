@@ -13,8 +13,7 @@ from torch import Tensor
 from attrlib import _check, _files, attributions, checkpoints, data, training
 from attrlib._random import seeded
 from attrlib.attacks import SUITE
-from attrlib.benchmark import _nets as _nets_of
-from attrlib.benchmark import _table, cells, seeds
+from attrlib.benchmark import _nets, _table, cells, seeds
 from attrlib.benchmark.grid import FULL, Block
 from attrlib.benchmark.seeds import Columns
 from attrlib.benchmark.transferred import transfer_targets
@@ -131,7 +130,7 @@ def chosen(
         )
     if source is not None:
         for name in kept:  # now, and not when hours of work are done
-            _nets(name, checkpoints.seeds(name, source), source, "cpu")
+            _networks(name, checkpoints.seeds(name, source), source, "cpu")
     return kept, [block for block in wanted if block.maps]
 
 
@@ -145,7 +144,7 @@ def _cells(
 ) -> Iterator[_table.Cell]:
     """The cells of a block; each loads its networks itself, so that it can be made elsewhere."""
     for eps, scored, name in itertools.product(block.eps, block.maps, names):
-        nets = _nets(name, _seeds(name, block, source), source, "cpu")
+        nets = _networks(name, _seeds(name, block, source), source, "cpu")
         if not nets:
             continue
         key = {
@@ -173,7 +172,7 @@ def _seeds(name: str, block: Block, source: Path | None) -> list[int]:
     return [seed for seed in there if block.seeds is None or seed in block.seeds]
 
 
-def _nets(
+def _networks(
     name: str, wanted: Sequence[int], source: Path | None, device: str | torch.device
 ) -> _Nets:
     """Networks by seed; raises where a file of the caller's own is of something else."""
@@ -181,7 +180,7 @@ def _nets(
         return {s: checkpoints.load(f"{name}-s{s}").model.to(device) for s in wanted}
     found = {}
     for seed in wanted:
-        path, own = _nets_of.named(source, name, seed)
+        path, own = _nets.named(source, name, seed)
         _check_takes(path, own.model)
         found[seed] = own.model.to(device)
     return found
@@ -204,7 +203,7 @@ def _rows(
     device: str | torch.device,
 ) -> Iterator[dict[str, str]]:
     """The rows of a cell."""
-    nets = _nets(key["recipe"], _seeds(key["recipe"], block, source), source, device)
+    nets = _networks(key["recipe"], _seeds(key["recipe"], block, source), source, device)
     test = data.fashion_mnist("test")
     if block.attack == "model":
         columns = {seed: _model(net, test, device) for seed, net in nets.items()}
