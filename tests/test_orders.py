@@ -110,6 +110,15 @@ def test_the_interval_and_the_error_are_those_of_the_draws() -> None:
     assert got["error"] == pytest.approx(np.nanstd(best[1:] - tau[1:]))
 
 
+def test_recipes_that_one_side_lacks_count_nowhere() -> None:
+    first, second = frame([5, 4, 3, 2, 1], [1, 5, 4, 3, 2]), frame([5, 4, 3], [4, 3, 5])
+    drawn = [
+        compare_orders(one, second, draws=50, generator=torch.Generator().manual_seed(0))
+        for one in (first, first[:3])
+    ]
+    pd.testing.assert_series_equal(*drawn)
+
+
 def test_without_a_pair_or_a_second_seed_there_is_no_comparison() -> None:
     flat = frame([1, 1, 1], [1, 1, 1])
     assert compare_orders(flat, flat).isna().all()

@@ -114,15 +114,13 @@ def compare_orders(
 ) -> pd.Series:
     r"""Return how far two orders of recipes agree, and how far they could agree at best.
 
-    The ceiling is the mean of what each measurement reaches with itself (`orders_agree`); one with a
-    single seed has none, and is left out. Each comparison draws with the generator in the same state. So
-    where both measurements are of the same recipes, the same ones are drawn, and the luck of the draw
-    cancels in the difference.
+    All of the recipes in both. The ceiling is the mean of what each measurement reaches with itself
+    (`orders_agree`); one with a single seed has none, and is left out. Each comparison draws the same
+    recipes, with the generator in the same state, so that the luck of the draw cancels in the difference.
 
     Args:
         first: A row for each recipe, a column for each seed.
-        second: The other measurement. $\tau_b$ is of the recipes in both, each ceiling of all that the
-            measurement has.
+        second: The other measurement. Recipes that one of them lacks are left out.
         draws: How many times recipes are drawn with replacement.
         generator: Draws them.
 
@@ -141,6 +139,8 @@ def compare_orders(
     [0.33, 0.33, 0.0]
     """
     _check.count(low=2, draws=draws)
+    both = first.index.intersection(second.index)
+    first, second = first.loc[both], second.loc[both]
     repeated = [values for values in (first, second) if values.shape[1] > 1]
     if not repeated:
         raise ValueError("Expected first or second to have two seeds or more, got one in each")
