@@ -188,6 +188,7 @@ def test_outputs_that_are_no_numbers_tell_code_apart_as_well(
     more = ("--explain", "label")
     for _ in range(2):
         assert call(folder, tmp_path / "out", *more, model="Odd") == 0
+    capsys.readouterr()
     monkeypatch.setattr(Odd, "factor", 0.9)
     assert call(folder, tmp_path / "out", *more, model="Odd") == 2
     assert "got another outputs; choose" in complaint(capsys)

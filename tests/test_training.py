@@ -314,6 +314,20 @@ def test_no_data_is_an_error(images: Images) -> None:
         evaluate(_net(), images[:0], {"correct": correct})
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_frozen_weights_and_a_seed_in_place_of_a_generator_are_named(images: Images) -> None:
+    model, loss = _net(), Loss(terms={"ce": CrossEntropy()}, weights={"ce": 1.0})
+    for generator in (0, None):
+        with pytest.raises(
+            TypeError, match=r"Expected generator to be a torch.Generator, got [iN]"
+        ):
+            train(model, images, loss, config=TrainConfig(epochs=1), generator=generator)
+    for weight in model.parameters():
+        weight.requires_grad_(False)
+    with pytest.raises(ValueError, match="Expected model with weights to train, got none that"):
+        train(model, images, loss, config=TrainConfig(epochs=1), generator=oracles.seeded(0))
+
+
 # --- Loss -----------------------------------------------------------------------------------------
 
 

@@ -128,14 +128,22 @@ def train(
         The history of the whole run, earlier sittings included.
 
     Raises:
-        ValueError: If the data are empty, a setting makes no sense with another, `checkpoint` is damaged,
-            belongs to another run or is written by one just now, or the loss is no longer finite (the
-            weights are then useless; the last checkpoint is kept).
+        TypeError: If `generator` is none.
+        ValueError: If the data are empty, all weights are frozen, a setting makes no sense with another,
+            `checkpoint` is damaged, belongs to another run or is written by one just now, or the loss is
+            no longer finite (the weights are then useless; the last checkpoint is kept).
         OSError: If `checkpoint` or `log` cannot be written; both are tried before training.
         ImportError: If several devices are asked for and Lightning Fabric is missing.
     """
     if len(data) == 0:
         raise ValueError("Expected data with at least one image, got 0")
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"Expected generator to be a torch.Generator, got {type(generator).__name__}; "
+            "torch.Generator().manual_seed(0) makes one of a seed"
+        )
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("Expected model with weights to train, got none that requires a gradient")
     _check.nonnegative(save_every=save_every)
     if config.patience is not None and not validation:
         raise ValueError(f"Expected validation images for patience={config.patience}, got none")
