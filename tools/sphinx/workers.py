@@ -74,7 +74,7 @@ def leave(
 def gather(app: Sphinx, exception: Exception | None) -> None:
     """Take up the hover texts of all pages, in the order of their names."""
     if exception is None and hasattr(app.env, "tippy_data"):
-        left = [pickle.loads(path.read_bytes()) for path in _place(app).glob("*.pickle")]  # noqa: S301
+        left = [pickle.loads(path.read_bytes()) for path in _place(app).glob("*.pickle")]
         app.env.tippy_data["pages"].update(sorted(left, key=lambda one: one[0]))
 
 
@@ -83,10 +83,10 @@ def _place(app: Sphinx) -> Path:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Ask for one process a core, of at most four, and connect the help."""
+    """Ask for several processes, and connect the help."""
     gc.set_threshold(100_000, 20, 50)
     if sys.platform == "linux":
-        # One of them only hands out the work; Sphinx does not count the one that resolves links.
+        # One more than cores: pages are not equally long, and the chapters are the first to be read.
         app.parallel = min(MOST, (os.cpu_count() or 1) + 1)
     app.setup_extension("sphinx_proof")
     app.add_domain(Theorems, override=True)
