@@ -6,6 +6,8 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from docstrings import signature, to_rst
 from exercise_map import Exercise, exercises, plan
 from landing import address, ends, opening, thumbnail
 from pages import repair
+from workers import gather, leave
 
 
 def planted(x: Inputs, y: "Labels", *, flag: bool = True) -> Inputs:
@@ -137,3 +140,18 @@ def test_repairs_change_a_page_once() -> None:
         '<span class="sig-line"><em class="sig-param">y</em>,</span>\n</span>'
     )
     assert repair(mended) == mended
+
+
+def test_hover_texts_of_another_process_are_taken_up(tmp_path: Path) -> None:
+    def process(**pages: str) -> Any:
+        return SimpleNamespace(
+            doctreedir=tmp_path, env=SimpleNamespace(tippy_data={"pages": pages})
+        )
+
+    doctree: Any = object()
+    for page in ("two", "one"):
+        leave(process(**{page: f"of {page}"}), page, "page.html", {}, doctree)
+    leave(process(), "search", "search.html", {}, None)  # a page without a source has no texts
+    first = process()
+    gather(first, None)
+    assert list(first.env.tippy_data["pages"].items()) == [("one", "of one"), ("two", "of two")]
