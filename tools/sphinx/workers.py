@@ -15,7 +15,8 @@ Five extensions need help with it:
 Pages are trees of many small objects that refer to each other, and most of them stay: Python looks
 for garbage less often, and no process walks over what was there before it began.
 
-Only on Linux: elsewhere a process that has loaded PyTorch cannot safely be doubled.
+Only on Linux: elsewhere a process that has loaded PyTorch cannot safely be doubled. And with one thread
+of PyTorch: a process that was doubled has none of the others, and would wait for them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from sphinx.ext import viewcode
 from sphinx_proof.domain import ProofDomain
 
@@ -86,6 +88,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Ask for several processes, and connect the help."""
     gc.set_threshold(100_000, 20, 50)
     if sys.platform == "linux":
+        torch.set_num_threads(1)
         # One more than cores: pages are not equally long, and the chapters are the first to be read.
         app.parallel = min(MOST, (os.cpu_count() or 1) + 1)
     app.setup_extension("sphinx_proof")
