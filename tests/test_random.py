@@ -78,6 +78,7 @@ def test_ball_in_the_pixels_of_an_image(generator: torch.Generator) -> None:
     assert radius.min() > 0.9  # nearly all of a ball in 192 dimensions is close to its border
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("draw", [*DRAWS, lambda _, generator: _random.seed(generator)])
 def test_a_seed_in_place_of_a_generator_is_named(draw: Callable[..., Tensor]) -> None:
     with pytest.raises(
