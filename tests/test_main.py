@@ -211,6 +211,15 @@ def test_an_interrupted_run_goes_on(
 # --- mistakes -------------------------------------------------------------------------------------
 
 
+def test_a_checkpoint_of_no_recipe_is_evaluated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, path = models.SmallCNN(size=28).float(), tmp_path / "own.safetensors"
+    checkpoints.save(path, net, recipe={}, metrics={})
+    assert main(["evaluate", str(path), "--data", "embedded"]) == 0
+    assert "accuracy 0." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -229,15 +238,6 @@ def test_an_interrupted_run_goes_on(
         (["evaluate", "natural", "--data", "nowhere"], r"Expected --data to be full.* got nowhere"),
     ],
 )
-def test_a_checkpoint_of_no_recipe_is_evaluated(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    net, path = models.SmallCNN(size=28).float(), tmp_path / "own.safetensors"
-    checkpoints.save(path, net, recipe={}, metrics={})
-    assert main(["evaluate", str(path), "--data", "embedded"]) == 0
-    assert "accuracy 0." in capsys.readouterr().out
-
-
 def test_mistakes_end_in_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
