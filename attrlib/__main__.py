@@ -41,8 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"attrlib {options.command}: {kind}: {rows.line(error)}", file=sys.stderr)
         return 2
     except Exception as error:  # of a user's model, in the middle of the work
+        if sys.flags.dev_mode:
+            raise
         kind, last = type(error).__name__, traceback.extract_tb(error.__traceback__)[-1]
-        where = f"({Path(last.filename).name}, line {last.lineno})"
+        where = f"({Path(last.filename).name}, line {last.lineno}; all of it with python -X dev)"
         print(f"attrlib {options.command}: {kind}: {rows.line(error)} {where}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

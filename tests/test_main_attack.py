@@ -294,6 +294,7 @@ def test_a_bad_image_is_reported_and_skipped_only_when_told(
         (("--momentum", "-1"), "Expected momentum >= 0, got -1.0"),
         (("--suite", "quick"), "single attack, got --steps, --restarts"),
         (("--objective", "target-map"), "Expected --target with a picture"),
+        (("--target", "cat/a.png"), "Expected --objective target-map with --target, got top-k"),
         (("--objective", "target-map", "--target", "no.png"), "Expected --target to be a file"),
         (("--objective", "target-map", "--target", __file__), "Expected --target to be an image"),
         (("--model", "nonsense"), "Expected --model as module:function, got 'nonsense'"),

@@ -6,13 +6,15 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from attrlib import _check
+from attrlib import _check, _pictures
 from attrlib.commands import choice, network, outcome, pictures, rows
 from attrlib.training import eval_mode
 from attrlib.types import Attack, Attribution
@@ -54,7 +56,14 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
         size = shape[1] * shape[2]
         k = choice.top(options, size)
         attribution = choice.attribution(options)
-        attack = choice.attack(options, shape, k)
+        target = None
+        if options.target is not None:
+            if options.objective != "target-map":
+                raise ValueError(
+                    f"Expected --objective target-map with --target, got {options.objective}"
+                )
+            target = _picture(options.target, height=shape[1], width=shape[2])
+        attack = choice.attack(options, k, target=target)
         settings = {
             "attack": choice.settings(attack(attribution), options, k),
             **network.settings(model, shape, device, options),
@@ -74,6 +83,17 @@ def run(options: argparse.Namespace, *, device: torch.device) -> None:
                 make=work,
             )
     outcome.summarize(table, store)
+
+
+def _picture(path: Path, *, height: int, width: int) -> Tensor:
+    """A picture as a heatmap: bright is important."""
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected --target to be a file, got {path}")
+    try:
+        grey = _pictures.read(path).convert("L").resize((width, height))
+    except ValueError as error:
+        raise ValueError(f"Expected --target to be an image that can be read; {error}") from error
+    return torch.from_numpy(np.array(grey)).float() / 255
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,14 @@
 
 import argparse
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from attrlib import _check, _files, _pictures, attacks, attributions, checkpoints, models
+from attrlib import _check, _files, attacks, attributions, checkpoints, models
 from attrlib.attacks.suite import EFFORTS, Goal
 from attrlib.benchmark import Setting
 from attrlib.types import Attack, Attribution, Classifier, Objective
@@ -131,18 +130,17 @@ def attribution(options: argparse.Namespace) -> Attribution:
 
 
 def attack(
-    options: argparse.Namespace, shape: Sequence[int], k: int
+    options: argparse.Namespace, k: int, *, target: Tensor | None = None
 ) -> Callable[[Attribution], Attack]:
     """Return what makes the attack of an attribution.
 
     Args:
         options: As `add_options` declares them.
-        shape: Of an image (channels, h, w).
         k: Pixels in the top set.
+        target: The picture that is drawn (h, w), in [0, 1]; None if there is none.
 
     Raises:
         ValueError: If options contradict each other, or one is out of range.
-        FileNotFoundError: If there is no picture to draw.
     """
     if options.suite is not None:
         return _suite(options, k)
@@ -154,7 +152,7 @@ def attack(
         functools.partial(models.smoothed, beta=beta) for beta in chosen.pop("beta")
     )
     ball = (attacks.LinfBall if options.norm == "linf" else attacks.L2Ball)(eps=options.eps)
-    objective = _objective(options, shape, k)
+    objective = _objective(options, k, target)
     return lambda attribution: attacks.AttributionAttack(
         attribution=attribution, objective=objective, ball=ball, **chosen
     )
@@ -211,7 +209,7 @@ def counted(attribution: Attribution, tick: Callable[[], object]) -> Attribution
     return told
 
 
-def _objective(options: argparse.Namespace, shape: Sequence[int], k: int) -> Objective:
+def _objective(options: argparse.Namespace, k: int, target: Tensor | None) -> Objective:
     if options.objective == "mass-center":
         return attacks.MassCenter()
     if options.objective == "cosine":
@@ -220,20 +218,9 @@ def _objective(options: argparse.Namespace, shape: Sequence[int], k: int) -> Obj
         return attacks.TopK(k=k, window=options.window)
     if options.objective == "rank":
         return attacks.Rank(k=k, window=options.window)
-    if options.target is None:
+    if target is None:
         raise ValueError("Expected --target with a picture for the objective target-map, got none")
-    return attacks.TargetMap(target=_picture(options.target, height=shape[1], width=shape[2]))
-
-
-def _picture(path: Path, *, height: int, width: int) -> Tensor:
-    """A picture as a heatmap: bright is important."""
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected --target to be a file, got {path}")
-    try:
-        grey = _pictures.read(path).convert("L").resize((width, height))
-    except ValueError as error:
-        raise ValueError(f"Expected --target to be an image that can be read; {error}") from error
-    return torch.from_numpy(np.array(grey)).float() / 255
+    return attacks.TargetMap(target=target)
 
 
 def settings(attack: Attack, options: argparse.Namespace, k: int) -> dict[str, Any]:
