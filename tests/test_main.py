@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from PIL import Image
 from attrlib import checkpoints, data, models, recipes
 from attrlib.__main__ import main
 from attrlib.training import state
+from tests.commands_oracles import pictures
 
 
 @pytest.fixture(autouse=True)
@@ -311,3 +312,14 @@ def test_running_the_module_is_the_command(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(SystemExit) as stopped, pytest.warns(RuntimeWarning, match="sys.modules"):
         runpy.run_module("attrlib", run_name="__main__", alter_sys=False)
     assert stopped.value.code == 2
+
+
+def test_development_mode_shows_the_whole_error_of_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pictures(tmp_path / "images", ("cat/a.png", "cat/b.png"))
+    flags = {name: getattr(sys.flags, name) for name in dir(sys.flags) if name[0] != "_"}
+    monkeypatch.setattr(sys, "flags", SimpleNamespace(**flags | {"dev_mode": True}))
+    model = ("--model", "tests.test_main_attack_again:Picky")  # takes one or three images
+    with pytest.raises(KeyError, match="2"):
+        main(["attack", "--image-folder", str(folder), *model, "--out", str(tmp_path / "out")])

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -394,15 +393,6 @@ def test_a_model_that_does_not_fit_is_named(
 ) -> None:
     assert call(folder, tmp_path / "out", model=model) == 2
     assert message in complaint(capsys)
-
-
-def test_development_mode_shows_the_whole_error_of_a_model(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flags = {name: getattr(sys.flags, name) for name in dir(sys.flags) if name[0] != "_"}
-    monkeypatch.setattr(sys, "flags", SimpleNamespace(**flags | {"dev_mode": True}))
-    with pytest.raises(KeyError, match="2"):
-        call(folder, tmp_path / "out", model="Picky")
 
 
 def test_the_place_is_tried_before_the_work(
