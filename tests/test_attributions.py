@@ -359,7 +359,8 @@ def test_bad_baselines_are_named(baseline: object, error: type[Exception], messa
         )
 
 
-def test_wrong_precision_is_torchs_own_error() -> None:
+def test_another_precision_than_that_of_the_weights_is_named() -> None:
     model, x = oracles.softplus_net().double(), oracles.images().float()
-    with pytest.raises(RuntimeError, match="should be the same"):
+    message = "dtype of the model's weights, torch.float64, got torch.float32"
+    with pytest.raises(ValueError, match=message):
         attributions.gradient(model, x, oracles.labels())

@@ -123,7 +123,7 @@ def chosen(
     kept = [name for name in names if only is None or name in only]
     source = None if nets is None else Path(nets)
     idle = [name for name in kept if not any(_seeds(name, block, source) for block in wanted)]
-    if idle and (only or idle == kept):
+    if blocks and idle and (only or idle == kept):
         raise ValueError(
             f"Expected recipes and seeds that the grid measures, got {idle[0]} with "
             f"{', '.join(f's{seed}' for seed in checkpoints.seeds(idle[0], source))}"
